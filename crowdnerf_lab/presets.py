@@ -1,0 +1,83 @@
+"""How large and how long: the only place that knows sizes and times of the notebook series."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of one run of the series. *_seconds are wall-clock budgets; *_steps, where set, replace them (same bits anywhere)."""
+
+    name: str
+    photo_downscale: int
+    calibration_photos: int
+    """Photos given to calibration; 0 means all."""
+    quick_fit_seconds: float
+    """The one-page tour's field."""
+    fit_seconds: float
+    """The field that the later notebooks use."""
+    ablation_seconds: float
+    """Each row of a comparison between fields."""
+    distil_views: int
+    distil_seconds: float
+    view_width: int
+    view_height: int
+    """What a UE shows."""
+    held_out_views: int
+    """Views that a notebook evaluates; 0 means all."""
+    timed_frames: int
+
+
+_PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="tiny",
+            photo_downscale=4,
+            calibration_photos=24,
+            quick_fit_seconds=3,
+            fit_seconds=6,
+            ablation_seconds=2,
+            distil_views=24,
+            distil_seconds=6,
+            view_width=80,
+            view_height=64,
+            held_out_views=3,
+            timed_frames=3,
+        ),
+        Preset(
+            name="standard",
+            photo_downscale=1,
+            calibration_photos=0,
+            quick_fit_seconds=45,
+            fit_seconds=120,
+            ablation_seconds=30,
+            distil_views=240,
+            distil_seconds=180,
+            view_width=320,
+            view_height=240,
+            held_out_views=0,
+            timed_frames=20,
+        ),
+        Preset(
+            name="full",
+            photo_downscale=1,
+            calibration_photos=0,
+            quick_fit_seconds=60,
+            fit_seconds=600,
+            ablation_seconds=120,
+            distil_views=5000,
+            distil_seconds=3600,
+            view_width=320,
+            view_height=240,
+            held_out_views=0,
+            timed_frames=100,
+        ),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The sizes called `name`: 'tiny' (CI), 'standard' (two CPU cores, 15 minutes) or 'full' (a GPU)."""
+    if name not in _PRESETS:
+        raise ValueError(f"no preset {name!r}; choose one of {', '.join(_PRESETS)}")
+    return _PRESETS[name]
