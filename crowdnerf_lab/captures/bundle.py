@@ -1,0 +1,340 @@
+"""A crowd's captures on disk: photos and clips beside one versioned manifest.json.
+
+Reading opens no picture: the manifest is validated, every file it names must exist inside the folder, and no two entries
+may name the same file. Poses are camera-to-world 3x4, OpenCV axes, ENU metres.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from crowdnerf_lab.cameras import invalid_poses
+from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
+
+FORMAT = "crowdnerf_lab.captures"
+VERSION = 1
+MANIFEST = "manifest.json"
+MANIFEST_BYTES = 64 << 20
+"""Largest manifest that is read: about 50,000 photos."""
+
+
+class CaptureError(ValueError):
+    """Captures that cannot be used; the message names the file, the field and the remedy."""
+
+
+def _is_rotation(rows: tuple[tuple[float, float, float, float], ...]) -> tuple[tuple[float, float, float, float], ...]:
+    if bool(invalid_poses(torch.tensor([rows], dtype=torch.float64))):
+        raise ValueError(f"the left 3x3 part is not a rotation: {[row[:3] for row in rows]}")
+    return rows
+
+
+Row = tuple[float, float, float, float]
+Pose = Annotated[tuple[Row, Row, Row], AfterValidator(_is_rotation)]
+"""Camera-to-world: a rotation and, in the last column, the camera's centre in metres."""
+Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
+Focal = Annotated[float, Field(gt=0)]
+FileName = Annotated[str, Field(min_length=1, max_length=1024)]
+Pseudonym = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Wgs84 = tuple[Annotated[float, Field(ge=-90, le=90)], Annotated[float, Field(ge=-180, le=180)], float]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Consent(_Record):
+    """What a contributor allows: training models on the photos, publishing the photos themselves."""
+
+    train: bool
+    publish: bool
+
+
+class ReportedPose(_Record):
+    """The phone's own idea of where it was: GPS position and the attitude from compass and accelerometers."""
+
+    camera_to_world: Pose
+
+
+class Truth(_Record):
+    """What a simulated photo is known to be; for study only, never used to screen or calibrate.
+
+    exposure_ev: stops; white_balance: gains of red, green, blue in linear light; blur_px: length of the motion blur;
+    occluded: fraction of the pixels covered by people in front; clean_file: the same view without spoiling.
+    """
+
+    camera_to_world: Pose
+    exposure_ev: float
+    white_balance: tuple[Focal, Focal, Focal]
+    blur_px: Annotated[float, Field(ge=0)]
+    spoiled_by: Literal["blur", "over", "dark", "wrong"] | None
+    occluded: Annotated[float, Field(ge=0, le=1)]
+    clean_file: FileName | None
+    occluder_mask_file: FileName | None
+
+
+class Photo(_Record):
+    """One picture and its metadata. focal_px and centre_px refer to width x height; centre_px None is the middle.
+
+    time_s: seconds since the event began.
+    """
+
+    file: FileName
+    width: Pixels
+    height: Pixels
+    focal_px: Focal | None
+    centre_px: tuple[float, float] | None = None
+    time_s: float
+    reported: ReportedPose | None = None
+    truth: Truth | None = None
+
+
+class Clip(_Record):
+    """One video; time_s: seconds since the event began at its first frame."""
+
+    file: FileName
+    time_s: float
+    reported: ReportedPose | None = None
+
+
+class Capture(_Record):
+    """One UE's contribution, under a pseudonym."""
+
+    ue: Pseudonym
+    device: str
+    consent: Consent
+    licence: str
+    photos: tuple[Photo, ...]
+    clips: tuple[Clip, ...] = ()
+
+
+class ReferenceView(_Record):
+    """A view that the study compares against and that nothing trains on.
+
+    split: 'test' lies between the UEs, 'test_beyond' outside where they stood, 'moment' is what one UE saw at one
+    moment of the moving event. depth_file: 16-bit PNG, millimetres along the optical axis.
+    """
+
+    file: FileName
+    split: Literal["test", "test_beyond", "moment"]
+    width: Pixels
+    height: Pixels
+    focal_px: Focal
+    camera_to_world: Pose
+    depth_file: FileName | None = None
+    time_s: float = 0.0
+    ue: Pseudonym | None = None
+
+
+class Manifest(_Record):
+    """manifest.json, version 1. origin_wgs84: latitude, longitude (degrees), altitude (m) of the ENU origin."""
+
+    format: Literal["crowdnerf_lab.captures"] = FORMAT
+    version: Literal[1] = VERSION
+    name: str
+    licence: str
+    origin_wgs84: Wgs84 | None = None
+    captures: tuple[Capture, ...]
+    views: tuple[ReferenceView, ...] = ()
+
+
+@dataclass(frozen=True)
+class CaptureSet:
+    """The captures of one event, in a folder. Pictures stay on disk until they are asked for."""
+
+    root: Path
+    name: str
+    licence: str
+    origin_wgs84: tuple[float, float, float] | None
+    captures: tuple[Capture, ...]
+    views: tuple[ReferenceView, ...] = ()
+
+    @property
+    def photos(self) -> tuple[Photo, ...]:
+        """Every photo, UE after UE."""
+        return tuple(photo for capture in self.captures for photo in capture.photos)
+
+    def path_of(self, file: str) -> Path:
+        """Where a file named by the manifest lies. Raises FileError for a path that leaves the folder."""
+        return inside(self.root, file)
+
+    def keeping(self, files: Collection[str]) -> "CaptureSet":
+        """The same event with these photos only; UEs that are left with nothing are dropped."""
+        kept = (
+            capture.model_copy(update={"photos": tuple(photo for photo in capture.photos if photo.file in files)})
+            for capture in self.captures
+        )
+        return replace(self, captures=tuple(capture for capture in kept if capture.photos or capture.clips))
+
+
+def read_captures(path: Path | str) -> CaptureSet:
+    """Read and validate a folder of captures (or its manifest.json). No picture is opened.
+
+    Raises CaptureError naming the manifest, the field and the remedy: not JSON, another format or version, a field that
+    is missing, unknown or out of range, a pose that is NaN or no rotation, a file that is absent, doubled or outside.
+    """
+    path = Path(path)
+    manifest_path = path / MANIFEST if path.is_dir() else path
+    text = _manifest_text(manifest_path)
+    document = _json_document(manifest_path, text)
+    _check_format(manifest_path, document)
+    try:
+        manifest = Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise CaptureError(_explained(manifest_path, document, error)) from None
+    captures = CaptureSet(
+        root=manifest_path.parent,
+        name=manifest.name,
+        licence=manifest.licence,
+        origin_wgs84=manifest.origin_wgs84,
+        captures=manifest.captures,
+        views=manifest.views,
+    )
+    _check_files(captures, manifest_path)
+    return captures
+
+
+def write_captures(captures: CaptureSet, root: Path | str) -> Path:
+    """Write captures as a folder that stands alone: files not yet there are copied, the manifest is written last.
+
+    Returns the manifest's path. Raises CaptureError for files that are missing, doubled or outside; FileError when the
+    disk is full.
+    """
+    root = Path(root)
+    manifest = Manifest(
+        name=captures.name,
+        licence=captures.licence,
+        origin_wgs84=captures.origin_wgs84,
+        captures=captures.captures,
+        views=captures.views,
+    )
+    _check_files(captures, root / MANIFEST)
+    if root.resolve() != captures.root.resolve():
+        for _, file in _named_files(captures):
+            write_atomically(inside(root, file), partial(_copy, captures.path_of(file)))
+    return write_json(root / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def concert() -> CaptureSet:
+    """The bundled concert: data/concert of a checkout, or of the folder that the variable CROWDNERF_DATA names."""
+    setting = os.environ.get("CROWDNERF_DATA")
+    data = Path(setting) if setting else Path(__file__).resolve().parents[2] / "data"
+    if not (data / "concert" / MANIFEST).is_file():
+        raise CaptureError(
+            f"no concert at {data / 'concert'}; work in a checkout, or set CROWDNERF_DATA to its data folder"
+        )
+    return read_captures(data / "concert")
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _manifest_text(path: Path) -> bytes:
+    if not path.is_file():
+        raise CaptureError(f"{path} does not exist; give a folder with a {MANIFEST}, or the manifest itself")
+    if path.stat().st_size > MANIFEST_BYTES:
+        raise CaptureError(f"{path} has {path.stat().st_size} bytes, more than {MANIFEST_BYTES}; split the event")
+    return path.read_bytes()
+
+
+def _json_document(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CaptureError(f"{path} is not JSON ({error}); write it again with write_captures") from None
+    if not isinstance(document, dict):
+        raise CaptureError(f"{path} holds a {type(document).__name__}, not an object; write it with write_captures")
+    return document
+
+
+def _check_format(path: Path, document: dict[str, Any]) -> None:
+    if document.get("format") != FORMAT:
+        raise CaptureError(
+            f"{path}: format is {document.get('format')!r} instead of {FORMAT!r}; "
+            "a transforms.json of nerfstudio, instant-ngp or Blender is read by read_transforms"
+        )
+    if document.get("version") != VERSION:
+        raise CaptureError(
+            f"{path}: version is {document.get('version')!r}, this package reads version {VERSION}; "
+            "update the package, or write the captures again with this one"
+        )
+
+
+def _explained(path: Path, document: dict[str, Any], error: ValidationError) -> str:
+    """The first of pydantic's findings as one sentence, with the file it is about and what to do."""
+    first, count = error.errors()[0], error.error_count()
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    file = _innermost_file(document, first["loc"])
+    about = f" ({file})" if file else ""
+    more = f" ({count - 1} more fields are wrong)" if count > 1 else ""
+    remedy = {
+        "missing": "add it",
+        "extra_forbidden": "remove it, or update the package if a newer one wrote it",
+    }.get(first["type"], "correct it, or drop the entry")
+    return f"{path}: {field}{about}: {first['msg']}, not {str(first['input'])[:80]}; {remedy}{more}"
+
+
+def _innermost_file(document: Any, location: tuple[int | str, ...]) -> str | None:
+    """The name of the file that the deepest record on the way to `location` is about."""
+    file = None
+    for part in location:
+        if isinstance(document, dict):
+            file = document.get("file", file)
+            document = document.get(part)
+        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
+            document = document[part]
+    return file
+
+
+def _named_files(captures: CaptureSet) -> Iterator[tuple[str, str]]:
+    """Every file the manifest names, with the field that names it."""
+    for capture in captures.captures:
+        for photo in capture.photos:
+            yield f"photo of {capture.ue}", photo.file
+            if photo.truth and photo.truth.clean_file:
+                yield f"clean_file of {photo.file}", photo.truth.clean_file
+            if photo.truth and photo.truth.occluder_mask_file:
+                yield f"occluder_mask_file of {photo.file}", photo.truth.occluder_mask_file
+        for clip in capture.clips:
+            yield f"clip of {capture.ue}", clip.file
+    for view in captures.views:
+        yield f"{view.split} view", view.file
+        if view.depth_file:
+            yield f"depth_file of {view.file}", view.depth_file
+
+
+def _check_files(captures: CaptureSet, manifest_path: Path) -> None:
+    """Raise CaptureError unless pseudonyms and file names are unique and every file exists inside the folder."""
+    seen_ues: set[str] = set()
+    for capture in captures.captures:
+        if capture.ue in seen_ues:
+            raise CaptureError(f"{manifest_path}: two captures are called {capture.ue!r}; merge or rename one of them")
+        seen_ues.add(capture.ue)
+    seen: dict[PurePosixPath, str] = {}
+    missing = []
+    for field, file in _named_files(captures):
+        try:
+            path = captures.path_of(file)
+        except FileError as error:
+            raise CaptureError(f"{manifest_path}: {field}: {error}") from None
+        name = PurePosixPath(file)
+        if name in seen:
+            raise CaptureError(
+                f"{manifest_path}: {file} is named twice, as {seen[name]} and as {field}; name each file once"
+            )
+        seen[name] = field
+        if not path.is_file():
+            missing.append(f"{file} ({field})")
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise CaptureError(
+            f"{manifest_path}: missing {', '.join(missing[:3])}{more}; put the files back, or drop the entries"
+        )
