@@ -1,7 +1,7 @@
 """A crowd's captures on disk: photos and clips beside one versioned manifest.json.
 
-Reading opens no picture: the manifest is validated, every file it names must exist inside the folder, and no two entries
-may name the same file. Poses are camera-to-world 3x4, OpenCV axes, ENU metres.
+Reading opens no picture: the manifest is validated, every file it names must exist inside the folder, and no two
+entries may name the same file. Poses are camera-to-world 3x4, OpenCV axes, ENU metres.
 """
 
 import json
@@ -41,7 +41,7 @@ Pose = Annotated[tuple[Row, Row, Row], AfterValidator(_is_rotation)]
 """Camera-to-world: a rotation and, in the last column, the camera's centre in metres."""
 Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
 Focal = Annotated[float, Field(gt=0)]
-FileName = Annotated[str, Field(min_length=1, max_length=1024)]
+FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=1024)]
 Pseudonym = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Wgs84 = tuple[Annotated[float, Field(ge=-90, le=90)], Annotated[float, Field(ge=-180, le=180)], float]
 
@@ -279,7 +279,8 @@ def _explained(path: Path, document: dict[str, Any], error: ValidationError) -> 
         "missing": "add it",
         "extra_forbidden": "remove it, or update the package if a newer one wrote it",
     }.get(first["type"], "correct it, or drop the entry")
-    return f"{path}: {field}{about}: {first['msg']}, not {str(first['input'])[:80]}; {remedy}{more}"
+    seen = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r:.80}"
+    return f"{path}: {field}{about}: {first['msg']}{seen}; {remedy}{more}"
 
 
 def _innermost_file(document: Any, location: tuple[int | str, ...]) -> str | None:
