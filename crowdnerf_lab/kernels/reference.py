@@ -1,0 +1,127 @@
+"""The kernels in plain torch, for any device: what the fused ones are tested against, and what runs where none is fused.
+
+The grid's layout and the contraction are described in `kernels.cpu`; both sides must agree in value and gradient.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+ROW = 16
+LOG_DENSITY_MAX = 11.0
+EDGE = 0.999999
+SH1 = 0.4886025 / 0.2820948
+OPAQUE = 1e-3
+
+
+def contracted(
+    positions: Float[Tensor, "*n 3"], centre: Float[Tensor, "3"], half_size: Float[Tensor, "3"]
+) -> Float[Tensor, "*n 3"]:
+    """World positions to the unit cube: linear in [1/4, 3/4] inside the box, bent towards the faces outside.
+
+    The piecewise-projective contraction of MERF (Reiser et al. 2023, eq. 5), scaled from [-2, 2] to [0, 1].
+    """
+    x = (positions - centre) / half_size
+    largest, axis = x.abs().max(dim=-1, keepdim=True)
+    outside = largest.clamp(min=1.0)
+    bend = torch.full_like(x, 1.0).scatter(-1, axis, 2 - 1 / outside)
+    return (x / outside * bend * 0.25 + 0.5).clamp(0, EDGE)
+
+
+def uncontracted(
+    positions: Float[Tensor, "*n 3"], centre: Float[Tensor, "3"], half_size: Float[Tensor, "3"]
+) -> Float[Tensor, "*n 3"]:
+    """Inverse of `contracted`: the unit cube back to the world."""
+    y = (positions - 0.5) * 4
+    largest, axis = y.abs().max(dim=-1, keepdim=True)
+    outside = 1 / (2 - largest.clamp(min=1.0))
+    x = torch.where(largest > 1, y.scatter(-1, axis, y.gather(-1, axis).sign()) * outside, y)
+    return x * half_size + centre
+
+
+def corner_rows(resolution: int, rows: int, corners: Int[Tensor, "*n 3"]) -> Int[Tensor, "*n"]:
+    """Rows of grid corners in their level's table: dense where they fit, else the spatial hash of Mueller et al. 2022, eq. 4."""
+    x, y, z = corners.unbind(-1)
+    if (resolution + 1) ** 3 <= rows:
+        return (x * (resolution + 1) + y) * (resolution + 1) + z
+    wrapped = 0xFFFFFFFF
+    return (x ^ (y * 2654435761 & wrapped) ^ (z * 805459861 & wrapped)) & (rows - 1)
+
+
+def look_up(
+    table: Float[Tensor, "levels rows 16"], resolutions: tuple[int, ...], positions: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 16"]:
+    """Sum over the levels of trilinear interpolation at unit-cube positions. Differentiable in table and positions."""
+    total = torch.zeros(len(positions), ROW, dtype=table.dtype, device=table.device)
+    for level, resolution in enumerate(resolutions):
+        scaled = positions * resolution
+        low = scaled.detach().long()
+        fraction = scaled - low
+        for corner in range(8):
+            offset = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=positions.device)
+            weight = torch.where(offset.bool(), fraction, 1 - fraction).prod(-1)
+            total = total + weight[:, None] * table[level, corner_rows(resolution, table.shape[1], low + offset)]
+    return total
+
+
+def density_of(rows: Float[Tensor, "*n 16"]) -> Float[Tensor, "*n"]:
+    """exp(log density), capped where it could only overflow."""
+    return torch.exp(rows[..., 0].clamp(max=LOG_DENSITY_MAX))
+
+
+def colour_of(rows: Float[Tensor, "*n 16"], directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    """sRGB colour in [0, 1]: a sigmoid of degree-1 spherical harmonics in the viewing direction."""
+    coefficients = rows[..., 1:13].unflatten(-1, (3, 4))
+    basis = torch.cat([torch.ones_like(directions[..., :1]), SH1 * directions], dim=-1)
+    return torch.sigmoid((coefficients * basis[..., None, :]).sum(-1))
+
+
+def march(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    near: Float[Tensor, "rays"],
+    far: Float[Tensor, "rays"],
+    jitter: Float[Tensor, "rays"],
+    ratio: float,
+    steps: int,
+    centre: Float[Tensor, "3"],
+    half_size: Float[Tensor, "3"],
+    occupied: Bool[Tensor, "cells cells cells"],
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"], Float[Tensor, "n"], Int[Tensor, "rays+1"]]:
+    """Geometric steps t -> ratio t through occupied cells: packed unit-cube positions, step middles, step lengths, offsets."""
+    start = near[:, None] * ratio ** (jitter[:, None] + torch.arange(steps, device=near.device))
+    middle = start * (0.5 * (1 + ratio))
+    positions = contracted(origins[:, None] + directions[:, None] * middle[..., None], centre, half_size)
+    x, y, z = (positions * occupied.shape[0]).long().unbind(-1)
+    keep = (middle < far[:, None]) & occupied[x, y, z]
+    offsets = torch.zeros(len(near) + 1, dtype=torch.int64, device=near.device)
+    offsets[1:] = keep.sum(1).cumsum(0)
+    return positions[keep], middle[keep], start[keep] * (ratio - 1), offsets
+
+
+def composite(
+    table: Float[Tensor, "levels rows 16"],
+    resolutions: tuple[int, ...],
+    directions: Float[Tensor, "rays 3"],
+    offsets: Int[Tensor, "rays+1"],
+    positions: Float[Tensor, "n 3"],
+    t_mid: Float[Tensor, "n"],
+    t_step: Float[Tensor, "n"],
+    density_scale: float,
+) -> Float[Tensor, "rays 5"]:
+    """Colour (3), sum of w t, and opacity of rays over packed samples; samples behind an opaque one count for nothing.
+
+    density_scale turns exp(log density) into density per metre.
+    """
+    counts = offsets.diff()
+    ray = torch.repeat_interleave(torch.arange(len(counts), device=offsets.device), counts)
+    rows = look_up(table, resolutions, positions)
+    optical = density_of(rows) * t_step * density_scale
+    # Per-ray exclusive sums: those over all samples less what came before the ray's first.
+    before = torch.cumsum(optical.double(), 0) - optical
+    first = torch.cat([before, before.new_zeros(1)])[offsets[:-1]]
+    reached = torch.exp(-(before - first[ray])).to(optical.dtype)
+    reached = torch.where(reached < OPAQUE, torch.zeros_like(reached), reached)
+    w = reached * (1 - torch.exp(-optical))
+    values = torch.cat([colour_of(rows, directions[ray]), t_mid[:, None], torch.ones_like(t_mid)[:, None]], dim=-1)
+    return torch.zeros(len(counts), 5, dtype=table.dtype, device=table.device).index_add(0, ray, w[:, None] * values)
