@@ -9,6 +9,7 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
 from tests.use_case import read_rows
 
@@ -21,6 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)
+    # The same examples in every run, so that a failure can be repeated; no deadline: first calls compile kernels.
+    settings.register_profile("lab", deadline=None, derandomize=True)
+    settings.load_profile("lab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
