@@ -288,7 +288,7 @@ def _innermost_file(document: Any, location: tuple[int | str, ...]) -> str | Non
     file = None
     for part in location:
         if isinstance(document, dict):
-            file = document.get("file", file)
+            file = document["file"] if isinstance(document.get("file"), str) else file
             document = document.get(part)
         elif isinstance(document, list) and isinstance(part, int) and part < len(document):
             document = document[part]
