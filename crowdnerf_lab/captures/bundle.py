@@ -4,7 +4,6 @@ Reading opens no picture: the manifest is validated, every file it names must ex
 entries may name the same file. Poses are camera-to-world 3x4, OpenCV axes, ENU metres.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -17,17 +16,12 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from crowdnerf_lab.cameras import invalid_poses
+from crowdnerf_lab.captures.documents import CaptureError, explained, read_document
 from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
 
 FORMAT = "crowdnerf_lab.captures"
 VERSION = 1
 MANIFEST = "manifest.json"
-MANIFEST_BYTES = 64 << 20
-"""Largest manifest that is read: about 50,000 photos."""
-
-
-class CaptureError(ValueError):
-    """Captures that cannot be used; the message names the file, the field and the remedy."""
 
 
 def _is_rotation(rows: tuple[tuple[float, float, float, float], ...]) -> tuple[tuple[float, float, float, float], ...]:
@@ -182,13 +176,12 @@ def read_captures(path: Path | str) -> CaptureSet:
     """
     path = Path(path)
     manifest_path = path / MANIFEST if path.is_dir() else path
-    text = _manifest_text(manifest_path)
-    document = _json_document(manifest_path, text)
+    text, document = read_document(manifest_path)
     _check_format(manifest_path, document)
     try:
         manifest = Manifest.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise CaptureError(_explained(manifest_path, document, error)) from None
+        raise explained(manifest_path, document, error=error, named_by="file") from None
     captures = CaptureSet(
         root=manifest_path.parent,
         name=manifest.name,
@@ -237,24 +230,6 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _manifest_text(path: Path) -> bytes:
-    if not path.is_file():
-        raise CaptureError(f"{path} does not exist; give a folder with a {MANIFEST}, or the manifest itself")
-    if path.stat().st_size > MANIFEST_BYTES:
-        raise CaptureError(f"{path} has {path.stat().st_size} bytes, more than {MANIFEST_BYTES}; split the event")
-    return path.read_bytes()
-
-
-def _json_document(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CaptureError(f"{path} is not JSON ({error}); write it again with write_captures") from None
-    if not isinstance(document, dict):
-        raise CaptureError(f"{path} holds a {type(document).__name__}, not an object; write it with write_captures")
-    return document
-
-
 def _check_format(path: Path, document: dict[str, Any]) -> None:
     if document.get("format") != FORMAT:
         raise CaptureError(
@@ -266,33 +241,6 @@ def _check_format(path: Path, document: dict[str, Any]) -> None:
             f"{path}: version is {document.get('version')!r}, this package reads version {VERSION}; "
             "update the package, or write the captures again with this one"
         )
-
-
-def _explained(path: Path, document: dict[str, Any], error: ValidationError) -> str:
-    """The first of pydantic's findings as one sentence, with the file it is about and what to do."""
-    first, count = error.errors()[0], error.error_count()
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    file = _innermost_file(document, first["loc"])
-    about = f" ({file})" if file else ""
-    more = f" ({count - 1} more fields are wrong)" if count > 1 else ""
-    remedy = {
-        "missing": "add it",
-        "extra_forbidden": "remove it, or update the package if a newer one wrote it",
-    }.get(first["type"], "correct it, or drop the entry")
-    seen = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r:.80}"
-    return f"{path}: {field}{about}: {first['msg']}{seen}; {remedy}{more}"
-
-
-def _innermost_file(document: Any, location: tuple[int | str, ...]) -> str | None:
-    """The name of the file that the deepest record on the way to `location` is about."""
-    file = None
-    for part in location:
-        if isinstance(document, dict):
-            file = document["file"] if isinstance(document.get("file"), str) else file
-            document = document.get(part)
-        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
-            document = document[part]
-    return file
 
 
 def _named_files(captures: CaptureSet) -> Iterator[tuple[str, str]]:

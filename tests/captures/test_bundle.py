@@ -156,7 +156,7 @@ def test_wrong_json(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     message = refusal(tmp_path)
     assert f"{tmp_path / 'manifest.json'} is not JSON" in message
-    assert "write_captures" in message
+    assert "write it again" in message
 
 
 def test_json_that_is_no_object(tmp_path):
@@ -165,7 +165,7 @@ def test_json_that_is_no_object(tmp_path):
 
 
 def test_a_giant_manifest_is_not_read(written, monkeypatch):
-    monkeypatch.setattr("crowdnerf_lab.captures.bundle.MANIFEST_BYTES", 100)
+    monkeypatch.setattr("crowdnerf_lab.captures.documents.DOCUMENT_BYTES", 100)
     assert "more than 100" in refusal(written)
 
 
