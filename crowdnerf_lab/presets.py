@@ -25,6 +25,8 @@ class Preset:
     held_out_views: int
     """Views that a notebook evaluates; 0 means all."""
     timed_frames: int
+    cell_seconds: int
+    """A notebook cell that takes longer has hung."""
 
 
 _PRESETS = {
@@ -43,6 +45,7 @@ _PRESETS = {
             view_height=64,
             held_out_views=3,
             timed_frames=3,
+            cell_seconds=240,
         ),
         Preset(
             name="standard",
@@ -57,6 +60,7 @@ _PRESETS = {
             view_height=240,
             held_out_views=0,
             timed_frames=20,
+            cell_seconds=900,
         ),
         Preset(
             name="full",
@@ -71,6 +75,7 @@ _PRESETS = {
             view_height=240,
             held_out_views=0,
             timed_frames=100,
+            cell_seconds=7200,
         ),
     )
 }

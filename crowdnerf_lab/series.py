@@ -1,0 +1,251 @@
+"""The numbered notebooks, executed in order: `python -m crowdnerf_lab.series run --preset standard --out runs`.
+
+The .py files of notebooks/ are the source. Each is executed by papermill in a kernel of this very interpreter, with its
+own Jupyter folders, and kept with its outputs in OUT/PRESET/. The cell tagged `check` prints a notebook's summary.
+`refresh` also writes the executed notebooks, less what is private to the machine, back to notebooks/*.ipynb.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+from ipykernel.kernelspec import write_kernel_spec
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from crowdnerf_lab.files import write_bytes
+from crowdnerf_lab.presets import Preset, preset
+from crowdnerf_lab.workbench import RUNS_VARIABLE
+
+logger = logging.getLogger(__name__)
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+LARGEST_NOTEBOOK = 4_000_000
+"""Bytes of a notebook with its outputs that GitHub and reviewers still show."""
+
+
+class SeriesError(RuntimeError):
+    """A notebook that is missing, malformed or failed; the message names it, the cell and the error."""
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """One executed notebook: where it lies, how long it took (seconds, wall clock) and what its check cell printed."""
+
+    name: str
+    path: Path
+    seconds: float
+    summary: str
+
+
+def numbered_notebooks(folder: Path = NOTEBOOKS) -> tuple[Path, ...]:
+    """The sources of the series, in order. Raises SeriesError when there are none (no checkout, only the package)."""
+    sources = tuple(sorted(folder.glob("[0-9][0-9]_*.py")))
+    if not sources:
+        raise SeriesError(f"no notebooks in {folder}; clone the project and work in the checkout")
+    return sources
+
+
+def run_series(
+    sizes: Preset, *, out: Path, sources: Sequence[Path] | None = None, with_png: bool = False
+) -> tuple[NotebookRun, ...]:
+    """Execute notebooks in order and keep them, with all they make, in out/PRESET/.
+
+    with_png: figures also carry a PNG twin, for pages that run no script (needs Chromium).
+    Raises SeriesError at the first notebook that fails; what it had executed until then is kept.
+    """
+    sources = numbered_notebooks() if sources is None else sources
+    for source in sources:
+        check_parameters(source)
+    folder = out / sizes.name
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = []
+    with _jupyter_of_its_own(out=out, with_png=with_png):
+        for source in sources:
+            logger.info("%-24s running", source.stem)
+            runs.append(_run_notebook(source, sizes, folder=folder))
+            logger.info("%-24s %4.0f s   %s", source.stem, runs[-1].seconds, runs[-1].summary)
+    return tuple(runs)
+
+
+def check_parameters(source: Path) -> None:
+    """Raise SeriesError unless the notebook's one parameter is `preset` (papermill only warns about a missing one)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{source.stem}.ipynb"
+        nbformat.write(notebook_of(source), path)
+        parameters = sorted(papermill.inspect_notebook(path))
+    if parameters != ["preset"]:
+        raise SeriesError(
+            f"{source.name} has the parameters {parameters} instead of ['preset']; "
+            "give it one cell tagged 'parameters' that sets preset alone"
+        )
+
+
+def notebook_of(source: Path) -> NotebookNode:
+    """The notebook that a .py file in percent form stands for, without outputs and the same in every reading."""
+    notebook = jupytext.read(source)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    for position, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{position:02d}"
+    return notebook
+
+
+def table(runs: Sequence[NotebookRun]) -> str:
+    """The closing table: notebook, seconds, summary; and the total."""
+    width = max(len(run.name) for run in runs)
+    lines = [f"{run.name:{width}}  {run.seconds:5.0f} s  {run.summary}" for run in runs]
+    total = f"{'together':{width}}  {sum(run.seconds for run in runs):5.0f} s"
+    return "\n".join([*lines, total])
+
+
+def refresh(runs: Sequence[NotebookRun], *, folder: Path = NOTEBOOKS) -> tuple[Path, ...]:
+    """Write executed notebooks beside their sources, without what is private to the machine they ran on.
+
+    Raises SeriesError when one would be too large to show, or its outputs name a folder of this machine.
+    """
+    private = [path for path in (str(Path.home()), str(NOTEBOOKS.parent), tempfile.gettempdir()) if len(path) > 1]
+    written = []
+    for run in runs:
+        notebook = published(nbformat.read(run.path, as_version=4))
+        if found := [path for path in private if path in _printed(notebook)]:
+            raise SeriesError(f"{run.name}: the outputs name {found[0]}; show paths relative to the run's folder")
+        content = nbformat.writes(notebook).encode()
+        if len(content) > LARGEST_NOTEBOOK:
+            raise SeriesError(f"{run.name} would have {len(content):,} bytes; show fewer or smaller pictures")
+        written.append(write_bytes(folder / f"{run.name}.ipynb", content))
+    return tuple(written)
+
+
+def published(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook as its readers should see it: the source's cells, their outputs, and nothing of the run."""
+    kept = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for position, cell in enumerate(kept):
+        cell["id"] = f"cell-{position:02d}"
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    notebook.cells = kept
+    for name in ("papermill", "widgets"):
+        notebook.metadata.pop(name, None)
+    return notebook
+
+
+def _run_notebook(source: Path, sizes: Preset, *, folder: Path) -> NotebookRun:
+    output = folder / f"{source.stem}.ipynb"
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        unexecuted = Path(temporary) / output.name
+        nbformat.write(notebook_of(source), unexecuted)
+        try:
+            executed = papermill.execute_notebook(
+                unexecuted,
+                output,
+                parameters={"preset": sizes.name},
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=folder,
+                execution_timeout=sizes.cell_seconds,
+            )
+        except PapermillExecutionError as error:
+            raise SeriesError(
+                f"{source.stem}, cell beginning {_first_line(error.source)!r}: {error.ename}: {error.evalue}; "
+                f"see {output}"
+            ) from error
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise SeriesError(f"{source.stem}: {' '.join(str(error).split())}; see {output}") from error
+    return NotebookRun(source.stem, output, time.monotonic() - started, _summary(executed))
+
+
+@contextmanager
+def _jupyter_of_its_own(*, out: Path, with_png: bool) -> Iterator[None]:
+    """Kernels run this interpreter, whatever kernels are installed, and share no file with the user's Jupyter."""
+    with tempfile.TemporaryDirectory() as temporary:
+        launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+        write_kernel_spec(Path(temporary) / "kernels" / "python3", overrides={"argv": launch})
+        settings = {
+            "JUPYTER_PATH": temporary,
+            "JUPYTER_RUNTIME_DIR": str(Path(temporary) / "runtime"),
+            "IPYTHONDIR": str(Path(temporary) / "ipython"),
+            "PLOTLY_RENDERER": "plotly_mimetype+png" if with_png else "plotly_mimetype",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            # A progress bar would stay at 0 % in the saved notebook.
+            "TQDM_DISABLE": "1",
+            RUNS_VARIABLE: str(out.resolve()),
+        }
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _summary(notebook: NotebookNode) -> str:
+    """What the cell tagged `check` printed, on one line."""
+    checks = [cell for cell in notebook.cells if "check" in cell.metadata.get("tags", [])]
+    return " ".join(_text_of(output) for cell in checks for output in cell.outputs if output.get("name") == "stdout")
+
+
+def _printed(notebook: NotebookNode) -> str:
+    """All words in the outputs; pictures, whose encoding may spell anything, left out."""
+    return "\n".join(_text_of(output) for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def _text_of(output: NotebookNode) -> str:
+    data = output.get("data", {})
+    return " ".join([output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")]).strip()
+
+
+def _first_line(source: str) -> str:
+    return next((line for line in source.splitlines() if line.strip()), "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0, or 1 after saying which notebook failed and where."""
+    parser = argparse.ArgumentParser(
+        prog="python -m crowdnerf_lab.series", description="Execute the numbered notebooks."
+    )
+    parser.add_argument("command", choices=["run", "refresh"], help="refresh: also rewrite notebooks/*.ipynb")
+    parser.add_argument("--preset", default="standard", help="tiny, standard or full (default: standard)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING)
+    report = logging.StreamHandler(sys.stdout)
+    logger.addHandler(report)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        sources = [path for path in numbered_notebooks() if not options.only or path.stem[:2] in options.only]
+        runs = run_series(
+            preset(options.preset), out=options.out, sources=sources, with_png=options.command == "refresh"
+        )
+        logger.info("\n%s", table(runs))
+        if options.command == "refresh":
+            refresh(runs)
+    except (SeriesError, ValueError, OSError) as error:
+        logger.error("%s", error)
+        return 1
+    finally:
+        logger.removeHandler(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The series runner on small notebooks: what it keeps, what it says when a notebook fails, what it publishes."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from crowdnerf_lab import series
+from crowdnerf_lab.presets import preset
+from crowdnerf_lab.series import SeriesError, refresh, run_series
+
+PARAMETERS = '# %% tags=["parameters"]\npreset = "standard"\n\n'
+SIZES = replace(preset("tiny"), cell_seconds=3)
+
+
+def notebook(folder: Path, name: str, code: str) -> Path:
+    path = folder / f"{name}.py"
+    path.write_text(PARAMETERS + code)
+    return path
+
+
+def test_a_run_keeps_the_executed_notebook_and_its_summary(tmp_path: Path):
+    source = notebook(
+        tmp_path, "00_try", '# %%\nimport os, sys\n\n# %% tags=["check"]\nprint(preset, sys.executable, os.getcwd())\n'
+    )
+    (run,) = run_series(SIZES, out=tmp_path / "runs", sources=[source])
+    assert run.path == tmp_path / "runs" / "tiny" / "00_try.ipynb"
+    assert run.summary.split() == ["tiny", sys.executable, str(tmp_path / "runs" / "tiny")]
+    assert nbformat.read(run.path, as_version=4).cells[-1].outputs
+
+
+def test_the_surroundings_are_left_as_they_were(tmp_path: Path):
+    before = dict(os.environ)
+    run_series(SIZES, out=tmp_path, sources=[notebook(tmp_path, "00_try", "# %%\n1 + 1\n")])
+    assert dict(os.environ) == before
+
+
+def test_a_failing_cell_is_named_with_its_error_and_what_ran_before_it_is_kept(tmp_path: Path):
+    sources = [
+        notebook(tmp_path, "00_good", '# %% tags=["check"]\nprint("fine")\n'),
+        notebook(tmp_path, "01_bad", "# %%\nimport math\n\n# %%\nmath.sqrt(-1)\n"),
+    ]
+    with pytest.raises(SeriesError, match=r"01_bad, cell beginning 'math.sqrt\(-1\)': ValueError: .*01_bad.ipynb"):
+        run_series(SIZES, out=tmp_path / "runs", sources=sources)
+    assert (tmp_path / "runs" / "tiny" / "00_good.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("import time; time.sleep(60)", "timed out"), ("import os; os._exit(3)", "Kernel died")],
+)
+def test_a_hanging_or_dying_notebook_ends_the_series(tmp_path: Path, code: str, message: str):
+    source = notebook(tmp_path, "00_ill", f"# %%\n{code}\n")
+    with pytest.raises(SeriesError, match=f"00_ill: .*{message}"):
+        run_series(replace(SIZES, cell_seconds=2), out=tmp_path / "runs", sources=[source])
+
+
+@pytest.mark.parametrize(
+    "text", ['# %%\npreset = "standard"\n', '# %% tags=["parameters"]\npreset = "standard"\nseed = 0\n']
+)
+def test_a_notebook_without_the_one_parameter_is_refused_before_anything_runs(tmp_path: Path, text: str):
+    source = tmp_path / "00_try.py"
+    source.write_text(text)
+    with pytest.raises(SeriesError, match=r"00_try.py has the parameters .* instead of \['preset'\]"):
+        run_series(SIZES, out=tmp_path / "runs", sources=[source])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_notebooks_is_an_error_that_says_what_to_do(tmp_path: Path):
+    with pytest.raises(SeriesError, match="work in the checkout"):
+        series.numbered_notebooks(tmp_path)
+
+
+def test_a_published_notebook_holds_the_source_and_the_outputs_and_nothing_else(tmp_path: Path):
+    source = notebook(
+        tmp_path, "00_try", '# %%\nimport sys\nprint("bar", file=sys.stderr)\n\n# %% tags=["check"]\nprint(preset)\n'
+    )
+    runs = run_series(SIZES, out=tmp_path / "runs", sources=[source])
+    (path,) = refresh(runs, folder=tmp_path)
+    document = json.loads(path.read_text())
+    assert [cell["source"] for cell in series.notebook_of(source).cells] == [
+        "".join(cell["source"]) for cell in document["cells"]
+    ]
+    assert [output["text"] for cell in document["cells"] for output in cell["outputs"]] == [["tiny\n"]]
+    assert "papermill" not in path.read_text()
+
+
+def test_outputs_that_name_a_folder_of_this_machine_are_not_published(tmp_path: Path):
+    source = notebook(tmp_path, "00_try", "# %%\nfrom pathlib import Path\nprint(Path.home() / 'field.safetensors')\n")
+    runs = run_series(SIZES, out=tmp_path / "runs", sources=[source])
+    with pytest.raises(SeriesError, match="00_try: the outputs name"):
+        refresh(runs, folder=tmp_path)
+    assert not (tmp_path / "00_try.ipynb").exists()
+
+
+def test_a_notebook_that_grew_too_large_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(series, "LARGEST_NOTEBOOK", 1000)
+    runs = run_series(SIZES, out=tmp_path / "runs", sources=[notebook(tmp_path, "00_try", "# %%\nprint('x' * 1000)\n")])
+    with pytest.raises(SeriesError, match="fewer or smaller pictures"):
+        refresh(runs, folder=tmp_path)
+
+
+def test_the_command_line_names_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    notebook(tmp_path, "00_bad", "# %%\n1 / 0\n")
+    monkeypatch.setattr(series, "numbered_notebooks", lambda: (tmp_path / "00_bad.py",))
+    assert series.main(["run", "--preset", "tiny", "--out", str(tmp_path / "runs")]) == 1
+    assert "00_bad, cell beginning '1 / 0': ZeroDivisionError" in capsys.readouterr().out
+    assert series.main(["run", "--preset", "huge"]) == 1
+    assert "choose one of tiny" in capsys.readouterr().out
