@@ -16,7 +16,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from crowdnerf_lab.cameras import invalid_poses
-from crowdnerf_lab.captures.documents import CaptureError, explained, read_document
+from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, read_document
 from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
 
 FORMAT = "crowdnerf_lab.captures"
@@ -35,7 +35,6 @@ Pose = Annotated[tuple[Row, Row, Row], AfterValidator(_is_rotation)]
 """Camera-to-world: a rotation and, in the last column, the camera's centre in metres."""
 Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
 Focal = Annotated[float, Field(gt=0)]
-FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=1024)]
 Pseudonym = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Wgs84 = tuple[Annotated[float, Field(ge=-90, le=90)], Annotated[float, Field(ge=-180, le=180)], float]
 

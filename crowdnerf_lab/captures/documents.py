@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 DOCUMENT_BYTES = 64 << 20
 """Largest document that is read: the manifest of about 50,000 photos."""
+FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=1024)]
 
 
 class CaptureError(ValueError):
