@@ -23,6 +23,8 @@ def main() -> None:
         parser.error(f"--ues {given.ues}: a view between phones needs at least 7")
     if given.size < 20 or given.size % 20:
         parser.error(f"--size {given.size}: use a multiple of 20")
+    if given.first is not None and given.first < 1:
+        parser.error(f"--first {given.first}: use 1 or more")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         check_requirements()

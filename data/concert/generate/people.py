@@ -222,7 +222,7 @@ class Crowd:
 
 
 def crowd(seed: int, *, lenses: Float[np.ndarray, "ues 3"]) -> Crowd:
-    """Spectators on the floor and the stands (445 with the bundled phones); nobody stands in front of a lens or inside its owner."""
+    """Spectators on the floor and the stands, 445 with the bundled phones; nobody stands in front of a lens."""
     rng = np.random.default_rng(seed)
     people, phones = MeshBuilder(), MeshBuilder()
     feet_of, phase_of, owned = [], [], []
