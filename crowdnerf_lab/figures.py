@@ -6,8 +6,9 @@ Pictures are embedded whole, as files, so that a notebook keeps every pixel of t
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from math import ceil
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,9 +18,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
+from plotly.subplots import make_subplots
 from torch import Tensor
 
-from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.cameras import Cameras, pinhole
+from crowdnerf_lab.captures.bundle import CaptureSet, Photo
+from crowdnerf_lab.captures.screening import ScreeningReport, ScreeningRow
 from crowdnerf_lab.metrics import psnr
 
 Picture = Tensor | NDArray[np.uint8] | NDArray[np.float32]
@@ -35,6 +39,19 @@ QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 ERROR_AT_FULL = 0.5
 """Absolute error, of a range of 1, that is drawn brightest."""
 
+REASONS = {
+    "consent": "without consent",
+    "readable": "unreadable",
+    "direction": "wrong way",
+    "dark": "dark",
+    "over": "over-exposed",
+    "blur": "blurred",
+}
+"""A reader's word for what each check of the screening finds."""
+KEPT = "kept"
+COLOUR_OF = dict(zip([KEPT, *REASONS.values()], [*QUALITATIVE[:1], *QUALITATIVE[6:], *QUALITATIVE[1:5]], strict=True))
+"""What has the same colour in every figure."""
+
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -49,6 +66,23 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"font": {"family": FONT}},
     }
 )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of named cells, all with the same names, shown as a table by Jupyter and GitHub; numbers to 4 digits."""
+
+    rows: tuple[Mapping[str, Any], ...]
+
+    def _repr_markdown_(self) -> str:
+        names = list(self.rows[0]) if self.rows else []
+        numeric = [all(isinstance(row[name], int | float) for row in self.rows) for name in names]
+        lines = [names, ["---:" if right else ":---" for right in numeric]]
+        lines += [[_cell_text(row[name]) for name in names] for row in self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def __repr__(self) -> str:
+        return self._repr_markdown_()
 
 
 @runtime_checkable
@@ -86,7 +120,7 @@ def capture_map(
                 hoverinfo="skip",
             )
         )
-    for (name, cameras), colour in zip(groups.items(), _cycle(len(groups)), strict=True):
+    for (name, cameras), colour in zip(groups.items(), _colours(groups), strict=True):
         figure.add_trace(
             go.Scatter3d(
                 **_columns(frustum_lines(cameras, frustum_m)),
@@ -113,6 +147,59 @@ def capture_map(
         },
     )
     return figure
+
+
+def crowd_map(captures: CaptureSet, report: ScreeningReport) -> go.Figure:
+    """The crowd as its phones report themselves: the photos that were kept, and those rejected by reason."""
+    found = {row.photo: REASONS[row.check] for row in report.rejected}
+    posed = [photo for photo in captures.photos if photo.reported and photo.focal_px]
+    names = [KEPT, *dict.fromkeys(found.values())]
+    return capture_map(
+        {name: _reported_cameras([photo for photo in posed if found.get(photo.file, KEPT) == name]) for name in names}
+    )
+
+
+def screening_margins(report: ScreeningReport) -> go.Figure:
+    """How far every photo is inside (above 0) or outside the limit of each check, least first, in the check's unit."""
+    units = {"direction": "degrees", "dark": "stops", "over": "% of the picture", "blur": "stops"}
+    figure = make_subplots(cols=len(units), subplot_titles=[REASONS[check] for check in units], horizontal_spacing=0.07)
+    for column, (check, unit) in enumerate(units.items(), start=1):
+        rows = sorted((row for row in report.rows if row.check == check), key=_margin)
+        figure.add_trace(
+            go.Scatter(
+                y=[_margin(row) for row in rows],
+                mode="markers",
+                marker={"size": 5, "color": [COLOUR_OF[KEPT if row.kept else REASONS[check]] for row in rows]},
+                text=[row.photo for row in rows],
+                hovertemplate="%{text}: %{y:.2f} " + unit + "<extra></extra>",
+                showlegend=False,
+            ),
+            row=1,
+            col=column,
+        )
+        figure.update_yaxes(title={"text": unit, "standoff": 2}, row=1, col=column)
+    figure.add_hline(y=0, line={"color": INK, "width": 1})
+    figure.update_xaxes(title="photos, by rank")
+    figure.update_layout(template=TEMPLATE, width=WIDTH, height=320)
+    return figure
+
+
+def _margin(row: ScreeningRow) -> float:
+    if row.check == "direction":
+        return math.degrees(row.threshold - row.measured)
+    if row.check == "over":
+        return 100 * (row.threshold - row.measured)
+    return row.measured - row.threshold
+
+
+def _reported_cameras(photos: Sequence[Photo]) -> Cameras:
+    poses = [photo.reported.camera_to_world for photo in photos if photo.reported]
+    return pinhole(
+        torch.tensor(poses).reshape(-1, 3, 4),
+        torch.tensor([photo.focal_px or 1.0 for photo in photos]),
+        width=torch.tensor([photo.width for photo in photos]),
+        height=torch.tensor([photo.height for photo in photos]),
+    )
 
 
 def frustum_lines(cameras: Cameras, depth: float) -> NDArray[np.float32]:
@@ -142,9 +229,10 @@ def contact_sheet(
     captions: what hovering over a photo shows. reasons: None for a photo that is kept.
     """
     reasons = reasons or [None] * len(pictures)
-    colours = dict(zip(_in_order(reasons), _cycle(len(_in_order(reasons)), skip=1), strict=True))
+    given = list(dict.fromkeys(reason for reason in reasons if reason))
+    colours = dict(zip(given, _colours(given), strict=True))
     cell = (WIDTH - GAP) / columns
-    rows = ceil(len(pictures) / columns)
+    rows = math.ceil(len(pictures) / columns)
     figure = _canvas(WIDTH - GAP, rows * cell, title=title)
     for position, (picture, reason) in enumerate(zip(pictures, reasons, strict=True)):
         x, y = position % columns * cell, position // columns * cell
@@ -201,7 +289,7 @@ def image_strip(
     width = (WIDTH - GAP * (columns + 1)) / columns
     aspect = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
     row_height = width * aspect + 26
-    figure = _canvas(WIDTH - 2 * GAP, ceil(len(pictures) / columns) * row_height, title=title)
+    figure = _canvas(WIDTH - 2 * GAP, math.ceil(len(pictures) / columns) * row_height, title=title)
     for position, (name, picture) in enumerate(pictures.items()):
         left, top = position % columns * (width + GAP), position // columns * row_height
         height = width * picture.shape[0] / picture.shape[1]
@@ -236,7 +324,7 @@ def false_colour(values: Float[Tensor, "h w"], *, low: float, high: float, scale
 def training_curve(histories: Mapping[str, Sequence[Progress]], *, title: str = "") -> go.Figure:
     """Held-out PSNR, dB, over seconds of training; one line a training, named at its end."""
     figure = go.Figure()
-    for (name, history), colour in zip(histories.items(), _cycle(len(histories)), strict=True):
+    for (name, history), colour in zip(histories.items(), _colours(histories), strict=True):
         measured = [(record.seconds, record.held_out_psnr) for record in history if record.held_out_psnr is not None]
         figure.add_trace(
             go.Scatter(
@@ -258,6 +346,20 @@ def training_curve(histories: Mapping[str, Sequence[Progress]], *, title: str = 
     figure.update_xaxes(title="seconds of training", rangemode="tozero")
     figure.update_yaxes(title="held-out PSNR, dB")
     return figure
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Rows with the same names as a table."""
+    return Table(tuple(rows))
+
+
+def _cell_text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")
 
 
 def _canvas(width: float, height: float, *, title: str) -> go.Figure:
@@ -325,9 +427,6 @@ def _css_colours(colours: Float[Tensor, "n 3"]) -> list[str]:
     return [f"rgb({r},{g},{b})" for r, g, b in (colours.clamp(0, 1) * 255).round().int().tolist()]
 
 
-def _cycle(count: int, *, skip: int = 0) -> list[str]:
-    return [QUALITATIVE[(skip + position) % len(QUALITATIVE)] for position in range(count)]
-
-
-def _in_order(reasons: Sequence[str | None]) -> list[str]:
-    return list(dict.fromkeys(reason for reason in reasons if reason))
+def _colours(names: Iterable[str]) -> list[str]:
+    """A colour for each name: its own where it has one in every figure, else the next of the palette."""
+    return [COLOUR_OF.get(name, QUALITATIVE[position % len(QUALITATIVE)]) for position, name in enumerate(names)]

@@ -2,7 +2,9 @@
 
 import base64
 import io
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from PIL import Image
 
 from crowdnerf_lab import figures
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole, project
+from crowdnerf_lab.captures.bundle import concert
+from crowdnerf_lab.captures.screening import Check, ScreeningReport, ScreeningRow
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,60 @@ def test_a_curve_keeps_only_what_was_measured():
     assert list(figure.data[0].x) == [1.0, 3.0]
     assert figure.data[0].text[-1].strip() == "field 15.5 dB"
     assert list(figure.data[1].x) == []
+
+
+def screening_row(photo: str, check: Check, *, measured: float, threshold: float, kept: bool) -> ScreeningRow:
+    return ScreeningRow(
+        ue="ue00",
+        photo=photo,
+        path=Path(photo),
+        check=check,
+        kept=kept,
+        reason="" if kept else check,
+        measured=measured,
+        threshold=threshold,
+    )
+
+
+def test_margins_are_positive_inside_the_limit_whichever_way_the_limit_points():
+    report = ScreeningReport(
+        (
+            screening_row("a", "direction", measured=math.radians(10), threshold=math.radians(30), kept=True),
+            screening_row("b", "direction", measured=math.radians(90), threshold=math.radians(30), kept=False),
+            screening_row("a", "blur", measured=-6.0, threshold=-7.0, kept=True),
+            screening_row("a", "over", measured=0.5, threshold=0.1, kept=False),
+        )
+    )
+    direction, dark, over, blur = figures.screening_margins(report).data
+    assert list(direction.y) == pytest.approx([-60, 20])
+    assert list(direction.text) == ["b", "a"]
+    assert not dark.y
+    assert list(over.y) == pytest.approx([-40])
+    assert list(blur.y) == [1.0]
+    assert direction.marker.color[1] == blur.marker.color[0] != direction.marker.color[0]
+
+
+def test_the_crowd_is_mapped_by_what_the_screening_found():
+    captures = concert()
+    bad = captures.photos[4].file
+    report = ScreeningReport(
+        tuple(
+            screening_row(photo.file, "blur", measured=0.0, threshold=1.0, kept=photo.file != bad)
+            for photo in captures.photos
+        )
+    )
+    figure = figures.crowd_map(captures, report)
+    assert [trace.name for trace in figure.data] == [f"kept ({len(captures.photos) - 1})", "blurred (1)"]
+
+
+def test_a_table_is_markdown_with_numbers_to_the_right():
+    shown = figures.table([{"what": "a|b", "dB": 19.23456, "ok": True}, {"what": None, "dB": 7, "ok": False}])
+    assert shown._repr_markdown_().splitlines() == [
+        "| what | dB | ok |",
+        "| :--- | ---: | ---: |",
+        "| a\\|b | 19.23 | yes |",
+        "| – | 7 | no |",
+    ]
 
 
 @pytest.mark.browser
