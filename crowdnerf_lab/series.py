@@ -134,12 +134,22 @@ def published(notebook: NotebookNode) -> NotebookNode:
         cell["id"] = f"cell-{position:02d}"
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.cells = kept
-    for name in ("papermill", "widgets"):
-        notebook.metadata.pop(name, None)
+    notebook.metadata.pop("papermill", None)
     return notebook
+
+
+def without_progress(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without its progress bars, which stay at 0 % once the kernel has gone, and other passing remarks."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+def _is_passing(output: NotebookNode) -> bool:
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def _run_notebook(source: Path, sizes: Preset, *, folder: Path) -> NotebookRun:
@@ -165,6 +175,7 @@ def _run_notebook(source: Path, sizes: Preset, *, folder: Path) -> NotebookRun:
             ) from error
         except (CellTimeoutError, DeadKernelError) as error:
             raise SeriesError(f"{source.stem}: {' '.join(str(error).split())}; see {output}") from error
+    nbformat.write(without_progress(executed), output)
     return NotebookRun(source.stem, output, time.monotonic() - started, _summary(executed))
 
 
@@ -180,8 +191,6 @@ def _jupyter_of_its_own(*, out: Path, with_png: bool) -> Iterator[None]:
             "IPYTHONDIR": str(Path(temporary) / "ipython"),
             "PLOTLY_RENDERER": "plotly_mimetype+png" if with_png else "plotly_mimetype",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            # A progress bar would stay at 0 % in the saved notebook.
-            "TQDM_DISABLE": "1",
             RUNS_VARIABLE: str(out.resolve()),
         }
         before = {name: os.environ.get(name) for name in settings}

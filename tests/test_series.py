@@ -89,6 +89,13 @@ def test_a_published_notebook_holds_the_source_and_the_outputs_and_nothing_else(
     assert "papermill" not in path.read_text()
 
 
+def test_progress_bars_are_not_kept(tmp_path: Path):
+    code = "# %%\nfrom tqdm.auto import tqdm\nfor _ in tqdm(range(3)):\n    pass\nprint('done')\n"
+    (run,) = run_series(SIZES, out=tmp_path / "runs", sources=[notebook(tmp_path, "00_try", code)])
+    outputs = nbformat.read(run.path, as_version=4).cells[-1].outputs
+    assert [output.get("text") for output in outputs] == ["done\n"]
+
+
 def test_outputs_that_name_a_folder_of_this_machine_are_not_published(tmp_path: Path):
     source = notebook(tmp_path, "00_try", "# %%\nfrom pathlib import Path\nprint(Path.home() / 'field.safetensors')\n")
     runs = run_series(SIZES, out=tmp_path / "runs", sources=[source])
