@@ -35,7 +35,8 @@ def psnr_of_mse(mse: float) -> float:
 
 
 def affine_fitted(image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
-    """The image after the best per-channel gain and offset towards the truth: what is left is not exposure or white balance.
+    """The image after the best per-channel gain and offset towards the truth: what is left is not exposure or white
+    balance.
 
     Only for reporting (NeRF in the Wild evaluates so, Martin-Brualla et al. 2021); never part of a render.
     """
@@ -46,12 +47,15 @@ def affine_fitted(image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"]) 
 
 
 def ssim(image: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"]) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window of sigma 1.5, values in [0, 1], mean over pixels and channels.
+    """Structural similarity (Wang et al. 2004): Gaussian window of sigma 1.5, values in [0, 1], mean over pixels and
+    channels.
 
     Images must be at least 11 pixels in each direction (the window).
     """
     if min(image.shape[:2]) < SSIM_WINDOW_SIZE:
-        raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW_SIZE} pixels a side, got {tuple(image.shape[:2])}")
+        raise ValueError(
+            f"SSIM needs images of at least {SSIM_WINDOW_SIZE} pixels a side, got {tuple(image.shape[:2])}"
+        )
     x, y = (picture.permute(2, 0, 1)[:, None].double() for picture in (image, truth))
     mean_x, mean_y = _blurred(x), _blurred(y)
     # Population covariance under the window, as in the paper and in scikit-image with gaussian_weights.

@@ -1,7 +1,7 @@
 """Volume rendering: from densities and colours along rays to pixels.
 
-Letters: interval i of a ray runs from t_i to t_{i+1}, with density sigma_i per metre and colour c_i.
-alpha_i = 1 - exp(-sigma_i (t_{i+1} - t_i)), T_i = prod_{j<i} (1 - alpha_j), w_i = T_i alpha_i (Mildenhall et al. 2020, eq. 3).
+Letters: interval i of a ray runs from t_i to t_{i+1}, with density sigma_i per metre and colour c_i. alpha_i = 1 -
+exp(-sigma_i (t_{i+1} - t_i)), T_i = prod_{j<i} (1 - alpha_j), w_i = T_i alpha_i (Mildenhall et al. 2020, eq. 3).
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,15 @@ RAYS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a renderer returns for rays: sRGB colour in [0, 1] over the field's background, expected depth along the ray in
-    metres (0 where nothing was hit) and opacity in [0, 1]."""
+    """What a renderer returns for rays: sRGB colour in [0, 1] over the field's background, expected depth along the
+    ray in metres (0 where nothing was hit) and opacity in [0, 1]."""
 
     colour: Float[Tensor, "*n 3"]
     depth: Float[Tensor, "*n"]
     opacity: Float[Tensor, "*n"]
 
 
-def transmittance(
-    density: Float[Tensor, "*rays n"], t_edges: Float[Tensor, "*rays n+1"]
-) -> Float[Tensor, "*rays n"]:
+def transmittance(density: Float[Tensor, "*rays n"], t_edges: Float[Tensor, "*rays n+1"]) -> Float[Tensor, "*rays n"]:
     """Fraction of light that reaches the start of each interval.
 
     T_i = exp(-sum_{j<i} density_j (t_{j+1} - t_j)), NeRF (Mildenhall et al. 2020). T_0 = 1.
@@ -44,10 +42,9 @@ def transmittance(
     return torch.exp(-before)
 
 
-def weights(
-    density: Float[Tensor, "*rays n"], t_edges: Float[Tensor, "*rays n+1"]
-) -> Float[Tensor, "*rays n"]:
-    """How much each interval contributes to its pixel: w_i = T_i (1 - exp(-density_i dt_i)). They sum to the opacity."""
+def weights(density: Float[Tensor, "*rays n"], t_edges: Float[Tensor, "*rays n+1"]) -> Float[Tensor, "*rays n"]:
+    """How much each interval contributes to its pixel: w_i = T_i (1 - exp(-density_i dt_i)). They sum to the
+    opacity."""
     alpha = 1 - torch.exp(-density * (t_edges[..., 1:] - t_edges[..., :-1]))
     return transmittance(density, t_edges) * alpha
 

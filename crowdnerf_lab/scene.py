@@ -16,7 +16,8 @@ class SceneError(ValueError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """The region of interest: an axis-aligned box, metres. What lies outside is kept, contracted (see fields.contraction)."""
+    """The region of interest: an axis-aligned box, metres. What lies outside is kept, contracted (see
+    fields.contraction)."""
 
     centre: Float[Tensor, "3"]
     half_size: Float[Tensor, "3"]
@@ -122,7 +123,8 @@ def focus_point(cameras: Cameras) -> Float[Tensor, "3"]:
 
 
 def bounds_of(cameras: Cameras) -> Bounds:
-    """A box around where the crowd looks that reaches to the cameras: the region given most of the field's resolution."""
+    """A box around where the crowd looks that reaches to the cameras: the region given most of the field's
+    resolution."""
     focus = focus_point(cameras)
     reach = torch.quantile((cameras.positions - focus).abs(), 0.9, dim=0)
     distance = torch.linalg.vector_norm(cameras.positions - focus, dim=-1).median()

@@ -4,15 +4,16 @@ The grid. Level l divides the unit cube into r_l cells a side; a corner's row ho
 
     row = [log density, red 4 SH, green 4 SH, blue 4 SH, 3 spare],   field(x) = sum_l trilinear_l(x)
 
-Small levels are stored densely, larger ones share rows through a spatial hash (Mueller et al. 2022, eq. 4). Resolutions
-are even, so a corner's row number has the parity of ix + iy + iz: gradients of even and odd rows, and of different levels,
-never meet, and `scatter` may run them side by side with the same bits for any number of threads.
+Small levels are stored densely, larger ones share rows through a spatial hash (Mueller et al. 2022, eq. 4).
+Resolutions are even, so a corner's row number has the parity of ix + iy + iz: gradients of even and odd rows, and of
+different levels, never meet, and `scatter` may run them side by side with the same bits for any number of threads.
 
-Space. World positions enter through the piecewise-projective contraction of MERF (Reiser et al. 2023, eq. 5), so that the box
-of interest fills the middle half of the cube along each axis and straight rays stay straight inside each region.
+Space. World positions enter through the piecewise-projective contraction of MERF (Reiser et al. 2023, eq. 5), so that
+the box of interest fills the middle half of the cube along each axis and straight rays stay straight inside each
+region.
 
-Everything is float32, C-contiguous. Nothing here knows torch: a UE renders with these kernels alone. All kernels live in
-one file because numba's cache does not notice changes in other files.
+Everything is float32, C-contiguous. Nothing here knows torch: a UE renders with these kernels alone. All kernels live
+in one file because numba's cache does not notice changes in other files.
 """
 
 import numpy as np
@@ -27,6 +28,7 @@ LOG_DENSITY_MAX = np.float32(11.0)
 OPAQUE = np.float32(1e-3)
 """Transmittance below which a ray is finished."""
 EDGE = np.float32(0.999999)
+THIRD = np.float32(1.0 / 3.0)
 SH1 = np.float32(0.4886025 / 0.2820948)
 """Degree-1 basis over the degree-0 basis, which is folded into the coefficients."""
 
@@ -132,25 +134,24 @@ def corner_row(resolution, dense, mask, ix, iy, iz):
 
 
 @_jit
-def look_up(table, resolutions, x, y, z, row):
-    """Sum over levels of the trilinear interpolation at a unit-cube position, into row[16]."""
-    rows = table.shape[1]
+def look_up(table, rows, resolutions, x, y, z, row):
+    """Sum over levels of the trilinear interpolation at a unit-cube position, into row[16]; a level has `rows` rows."""
     mask = np.uint32(rows - 1)
     for k in range(ROW):
         row[k] = _ZERO
     for level in range(len(resolutions)):
         resolution = np.uint32(resolutions[level])
         dense = (resolutions[level] + 1) ** 3 <= rows
-        values = table[level]
+        base = level * rows
         px, py, pz = x * np.float32(resolution), y * np.float32(resolution), z * np.float32(resolution)
         ix, iy, iz = np.uint32(px), np.uint32(py), np.uint32(pz)
         fx, fy, fz = px - np.float32(ix), py - np.float32(iy), pz - np.float32(iz)
         for corner in range(8):
             cx, cy, cz = np.uint32(corner & 1), np.uint32((corner >> 1) & 1), np.uint32(corner >> 2)
             weight = (fx if cx else _ONE - fx) * (fy if cy else _ONE - fy) * (fz if cz else _ONE - fz)
-            at = corner_row(resolution, dense, mask, ix + cx, iy + cy, iz + cz)
+            at = base + corner_row(resolution, dense, mask, ix + cx, iy + cy, iz + cz)
             for k in range(ROW):
-                row[k] += weight * values[at, k]
+                row[k] += weight * table[at, k]
 
 
 @_jit
@@ -160,12 +161,14 @@ def sigmoid(x):
 
 @_parallel
 def composite_forward(
-    directions, offsets, positions, t_mid, t_step, table, resolutions, density_scale, out, saved, density
+    directions, offsets, positions, t_mid, t_step, table, rows, resolutions, density_scale, out, saved, density
 ):
-    """Colour, depth and opacity of rays: out [rays, 5] = sum w c (3), sum w t, sum w.
+    """Colour, depth, opacity and distortion of rays: out [rays, 6] = sum w c (3), sum w t, sum w, and how far the
+    weight is spread along the ray, sum_ij w_i w_j |s_i - s_j| + sum_i w_i^2 ds_i / 3 with s = log t (Barron et al.
+    2022, eq. 15).
 
-    saved [n, 6] keeps w, T, sigma dt and the three colours of each sample for `composite_backward` (w = -1: not reached);
-    density [n] gets exp(log density) for the occupancy grid (-1: not reached).
+    saved [n, 6] keeps w, T, sigma dt and the three colours of each sample for `composite_backward` (w = -1: not
+    reached); density [n] gets exp(log density) for the occupancy grid (-1: not reached).
     """
     rays = len(directions)
     for chunk in prange((rays + RAY_CHUNK - 1) // RAY_CHUNK):
@@ -174,13 +177,13 @@ def composite_forward(
             first, last = offsets[ray], offsets[ray + 1]
             sx, sy, sz = SH1 * directions[ray, 0], SH1 * directions[ray, 1], SH1 * directions[ray, 2]
             reached = _ONE
-            red = green = blue = depth = opacity = _ZERO
+            red = green = blue = depth = opacity = moment = distortion = _ZERO
             for j in range(first, last):
                 if reached < OPAQUE:
                     saved[j, 0] = -_ONE
                     density[j] = -_ONE
                     continue
-                look_up(table, resolutions, positions[j, 0], positions[j, 1], positions[j, 2], row)
+                look_up(table, rows, resolutions, positions[j, 0], positions[j, 1], positions[j, 2], row)
                 local = np.exp(min(row[0], LOG_DENSITY_MAX))
                 optical = local * t_step[j] * density_scale
                 through = np.exp(-optical)
@@ -192,6 +195,10 @@ def composite_forward(
                 green += w * g
                 blue += w * b
                 depth += w * t_mid[j]
+                s = np.log(t_mid[j])
+                spread = w * t_step[j] / t_mid[j]
+                distortion += w * (np.float32(2.0) * (s * opacity - moment) + spread * THIRD)
+                moment += w * s
                 opacity += w
                 saved[j, 0] = w
                 saved[j, 1] = reached
@@ -206,30 +213,45 @@ def composite_forward(
             out[ray, 2] = blue
             out[ray, 3] = depth
             out[ray, 4] = opacity
+            out[ray, 5] = distortion
 
 
 @_parallel
-def composite_backward(directions, offsets, t_mid, saved, grad_out, grad_samples):
-    """Gradients of `composite_forward`'s inputs: grad_samples [n, 8] = d log density, d 3 colour logits, SH (3), reached.
+def composite_backward(directions, offsets, t_mid, t_step, saved, density, grad_out, grad_density, grad_samples):
+    """Gradients of `composite_forward`'s inputs: grad_samples [n, 8] = d log density, d 3 colour logits, SH (3),
+    reached.
 
-    d/d log sigma_i of sum_j w_j v_j is sigma_i dt_i (T_{i+1} v_i - sum_{j>i} w_j v_j), with v the value a sample contributes.
+    A sample enters the outputs through its weight alone: with v_i the gradient by w_i,
+    d / d log sigma_i = sigma_i dt_i (T_{i+1} v_i - sum_{j>i} w_j v_j). To it comes what hangs on the density itself.
     """
+    two = np.float32(2.0)
     rays = len(directions)
     for chunk in prange((rays + RAY_CHUNK - 1) // RAY_CHUNK):
         for ray in range(chunk * RAY_CHUNK, min((chunk + 1) * RAY_CHUNK, rays)):
             sx, sy, sz = SH1 * directions[ray, 0], SH1 * directions[ray, 1], SH1 * directions[ray, 2]
             g0, g1, g2 = grad_out[ray, 0], grad_out[ray, 1], grad_out[ray, 2]
-            g_depth, g_opacity = grad_out[ray, 3], grad_out[ray, 4]
-            behind = _ZERO
+            g_depth, g_opacity, g_distortion = grad_out[ray, 3], grad_out[ray, 4], grad_out[ray, 5]
+            total = total_moment = _ZERO
+            for j in range(offsets[ray], offsets[ray + 1]):
+                w = max(saved[j, 0], _ZERO)
+                total += w
+                total_moment += w * np.log(t_mid[j])
+            behind = after = after_moment = _ZERO
             for j in range(offsets[ray + 1] - 1, offsets[ray] - 1, -1):
                 w = saved[j, 0]
                 if w < _ZERO:
                     grad_samples[j, 7] = _ZERO
                     continue
                 r, g, b = saved[j, 3], saved[j, 4], saved[j, 5]
-                value = g0 * r + g1 * g + g2 * b + g_depth * t_mid[j] + g_opacity
-                grad_samples[j, 0] = saved[j, 2] * ((saved[j, 1] - w) * value - behind)
+                s = np.log(t_mid[j])
+                before, before_moment = total - after - w, total_moment - after_moment - w * s
+                apart = s * (before - after) - (before_moment - after_moment) + w * THIRD * t_step[j] / t_mid[j]
+                value = g0 * r + g1 * g + g2 * b + g_depth * t_mid[j] + g_opacity + two * g_distortion * apart
+                through_weight = saved[j, 2] * ((saved[j, 1] - w) * value - behind)
+                grad_samples[j, 0] = through_weight + density[j] * grad_density[j]
                 behind += w * value
+                after += w
+                after_moment += w * s
                 grad_samples[j, 1] = w * g0 * r * (_ONE - r)
                 grad_samples[j, 2] = w * g1 * g * (_ONE - g)
                 grad_samples[j, 3] = w * g2 * b * (_ONE - b)
@@ -243,7 +265,8 @@ def composite_backward(directions, offsets, t_mid, saved, grad_out, grad_samples
 def scatter(resolutions, rows, positions, grad_samples, slots, index, values, counts):
     """Sum every sample's gradient over the rows it was interpolated from.
 
-    Task = (parity, level). slots [L * T] is -1 everywhere on entry and left so; a row met for the first time gets the next
+    Task = (parity, level). slots [L * T] is -1 everywhere on entry and left so; a row met for the first time gets the
+    next
     slot of its task: index [2 L, capacity] tells the row (level * T + row), values [2 L, capacity, 16] its gradient,
     counts [2 L] how many there are.
     """
@@ -326,12 +349,12 @@ def adam_rows(parameter, mean, square, index, gradient, rate, beta1, beta2, corr
 
 
 @_parallel
-def densities(positions, table, resolutions, out):
+def densities(positions, table, rows, resolutions, out):
     """exp(log density) at unit-cube positions [n, 3] into out [n]."""
     for chunk in prange((len(positions) + 511) // 512):
         row = np.empty(ROW, np.float32)
         for j in range(chunk * 512, min((chunk + 1) * 512, len(positions))):
-            look_up(table, resolutions, positions[j, 0], positions[j, 1], positions[j, 2], row)
+            look_up(table, rows, resolutions, positions[j, 0], positions[j, 1], positions[j, 2], row)
             out[j] = np.exp(min(row[0], LOG_DENSITY_MAX))
 
 
@@ -342,3 +365,111 @@ def visit(density_of_cell, cells, decay, positions, density):
         if density[j] >= _ZERO:
             cell = cell_of(positions[j, 0], positions[j, 1], positions[j, 2], cells)
             density_of_cell[cell] = max(density_of_cell[cell] * decay, density[j])
+
+
+@_jit
+def look_up_baked(values, place, scales, rows, resolutions, x, y, z, row):
+    """`look_up` in a baked table: values [kept, 16] int8 in units of scales [levels, 16]; place [levels * T] tells
+    where a row is kept (0: pruned)."""
+    mask = np.uint32(rows - 1)
+    sums = np.empty(ROW, np.float32)
+    for k in range(ROW):
+        row[k] = _ZERO
+    for level in range(len(resolutions)):
+        resolution = np.uint32(resolutions[level])
+        dense = (resolutions[level] + 1) ** 3 <= rows
+        base = level * rows
+        px, py, pz = x * np.float32(resolution), y * np.float32(resolution), z * np.float32(resolution)
+        ix, iy, iz = np.uint32(px), np.uint32(py), np.uint32(pz)
+        fx, fy, fz = px - np.float32(ix), py - np.float32(iy), pz - np.float32(iz)
+        for k in range(ROW):
+            sums[k] = _ZERO
+        for corner in range(8):
+            cx, cy, cz = np.uint32(corner & 1), np.uint32((corner >> 1) & 1), np.uint32(corner >> 2)
+            at = place[base + corner_row(resolution, dense, mask, ix + cx, iy + cy, iz + cz)]
+            if at == 0:
+                continue
+            weight = (fx if cx else _ONE - fx) * (fy if cy else _ONE - fy) * (fz if cz else _ONE - fz)
+            for k in range(ROW):
+                sums[k] += weight * np.float32(values[at, k])
+        for k in range(ROW):
+            row[k] += sums[k] * scales[level, k]
+
+
+@_parallel
+def render_baked(
+    origin,
+    directions,
+    near,
+    far,
+    ratio,
+    centre,
+    inverse_half,
+    occupied,
+    cells,
+    values,
+    place,
+    scales,
+    rows,
+    resolutions,
+    density_scale,
+    background,
+    out,
+):
+    """March rays from one origin through a baked field: out [rays, 5] = colour over the background (3), mean t,
+    opacity."""
+    rays = len(directions)
+    middle = np.float32(0.5) * (_ONE + ratio)
+    for chunk in prange((rays + RAY_CHUNK - 1) // RAY_CHUNK):
+        row = np.empty(ROW, np.float32)
+        for ray in range(chunk * RAY_CHUNK, min((chunk + 1) * RAY_CHUNK, rays)):
+            dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
+            sx, sy, sz = SH1 * dx, SH1 * dy, SH1 * dz
+            t = near * np.sqrt(ratio)
+            reached = _ONE
+            red = green = blue = depth = opacity = _ZERO
+            while reached >= OPAQUE:
+                t_mid = t * middle
+                if t_mid >= far:
+                    break
+                x, y, z = contracted(
+                    origin[0] + dx * t_mid, origin[1] + dy * t_mid, origin[2] + dz * t_mid, centre, inverse_half
+                )
+                cell = cell_of(x, y, z, cells)
+                if (occupied[cell >> 3] >> (cell & 7)) & 1:
+                    look_up_baked(values, place, scales, rows, resolutions, x, y, z, row)
+                    optical = np.exp(min(row[0], LOG_DENSITY_MAX)) * t * (ratio - _ONE) * density_scale
+                    through = np.exp(-optical)
+                    w = reached * (_ONE - through)
+                    red += w * sigmoid(row[1] + sx * row[2] + sy * row[3] + sz * row[4])
+                    green += w * sigmoid(row[5] + sx * row[6] + sy * row[7] + sz * row[8])
+                    blue += w * sigmoid(row[9] + sx * row[10] + sy * row[11] + sz * row[12])
+                    depth += w * t_mid
+                    opacity += w
+                    reached *= through
+                t *= ratio
+            out[ray, 0] = red + (_ONE - opacity) * background[0]
+            out[ray, 1] = green + (_ONE - opacity) * background[1]
+            out[ray, 2] = blue + (_ONE - opacity) * background[2]
+            out[ray, 3] = depth / max(opacity, np.float32(1e-6))
+            out[ray, 4] = opacity
+
+
+@_parallel
+def rows_used(occupied, cells, rows, resolutions, used):
+    """Mark in used [levels * T] every row that a sample inside an occupied cell can be interpolated from."""
+    mask = np.uint32(rows - 1)
+    for level in prange(len(resolutions)):
+        resolution = np.uint32(resolutions[level])
+        dense = (resolutions[level] + 1) ** 3 <= rows
+        scale = np.float32(resolution) / np.float32(cells)
+        for cell in range(cells * cells * cells):
+            if not occupied[cell]:
+                continue
+            cx, cy, cz = cell // (cells * cells), cell // cells % cells, cell % cells
+            # Corners of the level's cells that overlap this one.
+            for ix in range(np.int64(cx * scale), min(np.int64(np.ceil((cx + 1) * scale)), resolution) + 1):
+                for iy in range(np.int64(cy * scale), min(np.int64(np.ceil((cy + 1) * scale)), resolution) + 1):
+                    for iz in range(np.int64(cz * scale), min(np.int64(np.ceil((cz + 1) * scale)), resolution) + 1):
+                        at = corner_row(resolution, dense, mask, np.uint32(ix), np.uint32(iy), np.uint32(iz))
+                        used[level * rows + at] = True

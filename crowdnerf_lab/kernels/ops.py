@@ -1,9 +1,11 @@
 """The fused kernels as torch custom ops, so that any torch loss, appearance or schedule works on top of them.
 
-On CPU they run numba (`kernels.cpu`); on other devices plain torch (`kernels.reference`). The gradient of `composite` is that
-of its outputs, with respect to the table, and comes as sparse rows, like that of `nn.Embedding(sparse=True)`: a step touches
-a few per cent of the table.
+On CPU they run numba (`kernels.cpu`); on other devices plain torch (`kernels.reference`). The gradient of `composite`
+is that of its outputs, with respect to the table, and comes as sparse rows, like that of `nn.Embedding(sparse=True)`:
+a step touches a few per cent of the table.
 """
+
+import threading
 
 import numpy as np
 import torch
@@ -72,6 +74,7 @@ def _(
 @torch.library.custom_op("crowdnerf_lab::composite", mutates_args=())
 def composite(
     table: Tensor,
+    rows: int,
     resolutions: list[int],
     directions: Tensor,
     offsets: Tensor,
@@ -80,18 +83,22 @@ def composite(
     t_step: Tensor,
     density_scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour (3), sum of w t, and opacity of rays [rays, 5]; what the backward pass needs [n, 6]; densities met [n].
+    """Colour (3), sum of w t, opacity and distortion of rays [rays, 6]; exp(log density) of samples [n], -1 where a
+    ray had ended; and what the backward pass needs [n, 6].
 
-    table [levels, rows, 16]; directions [rays, 3]; the rest as `march` returns it. Differentiable in `table`.
+    table [levels * rows, 16]; directions [rays, 3]; the rest as `march` returns it; `kernels.reference.composite`
+    gives the equations. The first two outputs are differentiable in `table`.
     """
-    out = reference.composite(table, tuple(resolutions), directions, offsets, positions, t_mid, t_step, density_scale)
-    density = reference.density_of(reference.look_up(table, tuple(resolutions), positions))
-    return out, out.new_empty(0, 6), density
+    out, density = reference.composite(
+        table, rows, tuple(resolutions), directions, offsets, positions, t_mid, t_step, density_scale
+    )
+    return out, density, out.new_empty(0, 6)
 
 
 @composite.register_kernel("cpu")
 def _(
     table: Tensor,
+    rows: int,
     resolutions: list[int],
     directions: Tensor,
     offsets: Tensor,
@@ -100,8 +107,12 @@ def _(
     t_step: Tensor,
     density_scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rays, n = len(directions), len(positions)
-    out, saved, density = np.empty((rays, 5), np.float32), np.empty((n, 6), np.float32), np.empty(n, np.float32)
+    n = len(positions)
+    out, saved, density = (
+        np.empty((len(directions), 6), np.float32),
+        np.empty((n, 6), np.float32),
+        np.empty(n, np.float32),
+    )
     cpu.composite_forward(
         _array(directions),
         _array(offsets),
@@ -109,24 +120,28 @@ def _(
         _array(t_mid),
         _array(t_step),
         _array(table),
+        rows,
         np.array(resolutions, np.int64),
         np.float32(density_scale),
         out,
         saved,
         density,
     )
-    return torch.from_numpy(out), torch.from_numpy(saved), torch.from_numpy(density)
+    return torch.from_numpy(out), torch.from_numpy(density), torch.from_numpy(saved)
 
 
 @torch.library.custom_op("crowdnerf_lab::composite_backward", mutates_args=())
 def composite_backward(
     grad_out: Tensor,
-    resolutions: list[int],
+    grad_density: Tensor,
     rows: int,
+    resolutions: list[int],
     directions: Tensor,
     offsets: Tensor,
     positions: Tensor,
     t_mid: Tensor,
+    t_step: Tensor,
+    density: Tensor,
     saved: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Rows of the table (level * rows + row) that `composite` used, and the gradient of each [n, 16]."""
@@ -136,18 +151,29 @@ def composite_backward(
 @composite_backward.register_kernel("cpu")
 def _(
     grad_out: Tensor,
-    resolutions: list[int],
+    grad_density: Tensor,
     rows: int,
+    resolutions: list[int],
     directions: Tensor,
     offsets: Tensor,
     positions: Tensor,
     t_mid: Tensor,
+    t_step: Tensor,
+    density: Tensor,
     saved: Tensor,
 ) -> tuple[Tensor, Tensor]:
     n, tasks = len(positions), 2 * len(resolutions)
     grad_samples = np.empty((n, 8), np.float32)
     cpu.composite_backward(
-        _array(directions), _array(offsets), _array(t_mid), _array(saved), _array(grad_out), grad_samples
+        _array(directions),
+        _array(offsets),
+        _array(t_mid),
+        _array(t_step),
+        _array(saved),
+        _array(density),
+        _array(grad_out),
+        _array(grad_density),
+        grad_samples,
     )
     work = _workspace(tasks, 4 * n, len(resolutions) * rows)
     counts = np.empty(tasks, np.int64)
@@ -168,31 +194,40 @@ def _(
 
 
 def _save_for_backward(ctx, inputs, output) -> None:
-    table, resolutions, directions, offsets, positions, t_mid, t_step, density_scale = inputs
-    _, saved, _ = output
-    ctx.mark_non_differentiable(saved, output[2])
-    ctx.save_for_backward(table, directions, offsets, positions, t_mid, t_step, saved)
-    ctx.resolutions, ctx.density_scale = resolutions, density_scale
+    table, rows, resolutions, directions, offsets, positions, t_mid, t_step, density_scale = inputs
+    _, density, saved = output
+    ctx.mark_non_differentiable(saved)
+    ctx.save_for_backward(table, directions, offsets, positions, t_mid, t_step, density, saved)
+    ctx.rows, ctx.resolutions, ctx.density_scale = rows, resolutions, density_scale
 
 
-def _backward(ctx, grad_out, _grad_saved, _grad_density):
-    table, directions, offsets, positions, t_mid, t_step, saved = ctx.saved_tensors
+def _backward(ctx, grad_out, grad_density, _grad_saved):
+    table, directions, offsets, positions, t_mid, t_step, density, saved = ctx.saved_tensors
     if table.device.type == "cpu":
         index, values = composite_backward(
-            grad_out, ctx.resolutions, table.shape[1], directions, offsets, positions, t_mid, saved
+            grad_out,
+            grad_density,
+            ctx.rows,
+            ctx.resolutions,
+            directions,
+            offsets,
+            positions,
+            t_mid,
+            t_step,
+            density,
+            saved,
         )
-        level_and_row = torch.stack([index // table.shape[1], index % table.shape[1]])
         grad_table = torch.sparse_coo_tensor(
-            level_and_row, values, table.shape, is_coalesced=True, check_invariants=False
+            index[None], values, table.shape, is_coalesced=True, check_invariants=False
         )
     else:
         with torch.enable_grad():
             leaf = table.detach().requires_grad_()
-            out = reference.composite(
-                leaf, tuple(ctx.resolutions), directions, offsets, positions, t_mid, t_step, ctx.density_scale
+            outputs = reference.composite(
+                leaf, ctx.rows, tuple(ctx.resolutions), directions, offsets, positions, t_mid, t_step, ctx.density_scale
             )
-        (grad_table,) = torch.autograd.grad(out, leaf, grad_out)
-    return grad_table, None, None, None, None, None, None, None
+        (grad_table,) = torch.autograd.grad(outputs, leaf, (grad_out, grad_density))
+    return grad_table, None, None, None, None, None, None, None, None
 
 
 composite.register_autograd(_backward, setup_context=_save_for_backward)
@@ -210,14 +245,14 @@ class _Workspace:
         return self.index.shape[0] >= tasks and self.index.shape[1] >= capacity and len(self.slots) >= rows
 
 
-_kept_workspace: _Workspace | None = None
+_kept = threading.local()
 
 
 def _workspace(tasks: int, capacity: int, rows: int) -> _Workspace:
-    global _kept_workspace
-    if _kept_workspace is None or not _kept_workspace.fits(tasks, capacity, rows):
-        _kept_workspace = _Workspace(tasks, capacity + capacity // 4, rows)
-    return _kept_workspace
+    work: _Workspace | None = getattr(_kept, "workspace", None)
+    if work is None or not work.fits(tasks, capacity, rows):
+        work = _kept.workspace = _Workspace(tasks, capacity + capacity // 4, rows)
+    return work
 
 
 def _array(tensor: Tensor) -> np.ndarray:

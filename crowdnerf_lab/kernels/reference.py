@@ -1,4 +1,5 @@
-"""The kernels in plain torch, for any device: what the fused ones are tested against, and what runs where none is fused.
+"""The kernels in plain torch, for any device: what the fused ones are tested against, and what runs where none is
+fused.
 
 The grid's layout and the contraction are described in `kernels.cpu`; both sides must agree in value and gradient.
 """
@@ -40,7 +41,8 @@ def uncontracted(
 
 
 def corner_rows(resolution: int, rows: int, corners: Int[Tensor, "*n 3"]) -> Int[Tensor, "*n"]:
-    """Rows of grid corners in their level's table: dense where they fit, else the spatial hash of Mueller et al. 2022, eq. 4."""
+    """Rows of grid corners in their level's table: dense where they fit, else the spatial hash of Mueller et al.
+    2022, eq. 4."""
     x, y, z = corners.unbind(-1)
     if (resolution + 1) ** 3 <= rows:
         return (x * (resolution + 1) + y) * (resolution + 1) + z
@@ -49,9 +51,12 @@ def corner_rows(resolution: int, rows: int, corners: Int[Tensor, "*n 3"]) -> Int
 
 
 def look_up(
-    table: Float[Tensor, "levels rows 16"], resolutions: tuple[int, ...], positions: Float[Tensor, "n 3"]
+    table: Float[Tensor, "all_rows 16"], rows: int, resolutions: tuple[int, ...], positions: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 16"]:
-    """Sum over the levels of trilinear interpolation at unit-cube positions. Differentiable in table and positions."""
+    """Sum over the levels of trilinear interpolation at unit-cube positions. Differentiable in table and positions.
+
+    The table holds level after level of `rows` rows; only the levels of `resolutions` are read.
+    """
     total = torch.zeros(len(positions), ROW, dtype=table.dtype, device=table.device)
     for level, resolution in enumerate(resolutions):
         scaled = positions * resolution
@@ -60,7 +65,7 @@ def look_up(
         for corner in range(8):
             offset = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], device=positions.device)
             weight = torch.where(offset.bool(), fraction, 1 - fraction).prod(-1)
-            total = total + weight[:, None] * table[level, corner_rows(resolution, table.shape[1], low + offset)]
+            total = total + weight[:, None] * table[level * rows + corner_rows(resolution, rows, low + offset)]
     return total
 
 
@@ -88,7 +93,8 @@ def march(
     half_size: Float[Tensor, "3"],
     occupied: Bool[Tensor, "cells cells cells"],
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"], Float[Tensor, "n"], Int[Tensor, "rays+1"]]:
-    """Geometric steps t -> ratio t through occupied cells: packed unit-cube positions, step middles, step lengths, offsets."""
+    """Geometric steps t -> ratio t through occupied cells: packed unit-cube positions, step middles, step lengths,
+    offsets."""
     start = near[:, None] * ratio ** (jitter[:, None] + torch.arange(steps, device=near.device))
     middle = start * (0.5 * (1 + ratio))
     positions = contracted(origins[:, None] + directions[:, None] * middle[..., None], centre, half_size)
@@ -100,7 +106,8 @@ def march(
 
 
 def composite(
-    table: Float[Tensor, "levels rows 16"],
+    table: Float[Tensor, "all_rows 16"],
+    rows: int,
     resolutions: tuple[int, ...],
     directions: Float[Tensor, "rays 3"],
     offsets: Int[Tensor, "rays+1"],
@@ -108,20 +115,37 @@ def composite(
     t_mid: Float[Tensor, "n"],
     t_step: Float[Tensor, "n"],
     density_scale: float,
-) -> Float[Tensor, "rays 5"]:
-    """Colour (3), sum of w t, and opacity of rays over packed samples; samples behind an opaque one count for nothing.
+) -> tuple[Float[Tensor, "rays 6"], Float[Tensor, "n"]]:
+    """Over packed samples: colour (3), sum of w t, opacity and distortion of rays; and exp(log density) of every
+    sample.
 
-    density_scale turns exp(log density) into density per metre.
+    Distortion is sum_ij w_i w_j |s_i - s_j| + sum_i w_i^2 ds_i / 3 with s = log t (Barron et al. 2022, eq. 15).
+    Samples behind an opaque one count for nothing and have density -1. density_scale turns exp(log density) into
+    density per metre.
     """
     counts = offsets.diff()
     ray = torch.repeat_interleave(torch.arange(len(counts), device=offsets.device), counts)
-    rows = look_up(table, resolutions, positions)
-    optical = density_of(rows) * t_step * density_scale
-    # Per-ray exclusive sums: those over all samples less what came before the ray's first.
-    before = torch.cumsum(optical.double(), 0) - optical
+    found = look_up(table, rows, resolutions, positions)
+    density = density_of(found)
+    optical = density * t_step * density_scale
+    reached = torch.exp(-_summed_before(optical, offsets, ray))
+    lit = reached >= OPAQUE
+    w = torch.where(lit, reached * (1 - torch.exp(-optical)), 0)
+    s = torch.log(t_mid)
+    distortion = w * (
+        2 * (s * _summed_before(w, offsets, ray) - _summed_before(w * s, offsets, ray)) + w / 3 * t_step / t_mid
+    )
+    ones = torch.ones_like(t_mid)
+    values = torch.cat([colour_of(found, directions[ray]), torch.stack([t_mid, ones], dim=-1)], dim=-1) * w[:, None]
+    summed = torch.zeros(len(counts), 6, dtype=table.dtype, device=table.device)
+    summed = summed.index_add(0, ray, torch.cat([values, distortion[:, None]], dim=-1))
+    return summed, torch.where(lit, density, -1)
+
+
+def _summed_before(
+    values: Float[Tensor, "n"], offsets: Int[Tensor, "rays+1"], ray: Int[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """Sum of the values of a sample's own ray that come before it."""
+    before = torch.cumsum(values.double(), 0) - values
     first = torch.cat([before, before.new_zeros(1)])[offsets[:-1]]
-    reached = torch.exp(-(before - first[ray])).to(optical.dtype)
-    reached = torch.where(reached < OPAQUE, torch.zeros_like(reached), reached)
-    w = reached * (1 - torch.exp(-optical))
-    values = torch.cat([colour_of(rows, directions[ray]), t_mid[:, None], torch.ones_like(t_mid)[:, None]], dim=-1)
-    return torch.zeros(len(counts), 5, dtype=table.dtype, device=table.device).index_add(0, ray, w[:, None] * values)
+    return (before - first[ray]).to(values.dtype)

@@ -1,0 +1,323 @@
+"""The baked field: a radiance field cut, pruned and quantized for a device, and marched without torch.
+
+What PlenOctrees (Yu et al. 2021), SNeRG (Hedman et al. 2021) and MERF (Reiser et al. 2023) do for phones and
+browsers, for the SH
+grid: rows that no occupied cell needs are dropped, the finest levels may be cut, and what stays becomes 8 bits or
+fewer. It takes seconds and no training.
+"""
+
+import json
+import logging
+import math
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int8, UInt8
+
+from crowdnerf_lab.files import write_bytes
+from crowdnerf_lab.kernels import cpu
+
+if TYPE_CHECKING:
+    from crowdnerf_lab.fields.sh_grid import SHGrid
+    from crowdnerf_lab.scene import Bounds
+
+log = logging.getLogger(__name__)
+
+FORMAT = "crowdnerf_lab.baked_field/1"
+MAX_HEADER_BYTES = 1 << 20
+_DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
+
+
+class BakedFieldError(ValueError):
+    """A baked field's file that cannot be used; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class BakedImage:
+    """One rendered view: sRGB colour in [0, 1], expected depth along the ray in metres, opacity in [0, 1]."""
+
+    colour: Float32[np.ndarray, "h w 3"]
+    depth: Float32[np.ndarray, "h w"]
+    opacity: Float32[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class BakedField:
+    """Quantized rows of an SH grid and where they belong.
+
+    values: kept rows (13 numbers each: log density, 3 x 4 SH), int8, in units of scales [levels, 13]; level after
+    level, in the order of the table. kept: bitmap over levels * rows, most significant bit first. occupied: bitmap
+    over the cells of the occupancy grid, least significant bit first. centre, half_size: the box in metres that is
+    not contracted.
+    near, far, steps: how rays are marched (metres; steps a whole ray).
+    """
+
+    values: Int8[np.ndarray, "kept 13"]
+    scales: Float32[np.ndarray, "levels 13"]
+    kept: UInt8[np.ndarray, "_"]
+    occupied: UInt8[np.ndarray, "_"]
+    background: Float32[np.ndarray, "3"]
+    centre: Float32[np.ndarray, "3"]
+    half_size: Float32[np.ndarray, "3"]
+    resolutions: tuple[int, ...]
+    rows: int
+    occupancy_cells: int
+    bits: int
+    near: float
+    far: float
+    steps: int
+
+    @property
+    def bytes(self) -> int:
+        """Size of the stored arrays."""
+        return sum(getattr(self, name).nbytes for name in ("values", "scales", "kept", "occupied"))
+
+    def render_image(
+        self,
+        camera_to_world: Float[np.ndarray, "3 4"],
+        focal: tuple[float, float],
+        *,
+        centre: tuple[float, float],
+        width: int,
+        height: int,
+        threads: int | None = None,
+    ) -> BakedImage:
+        """The view of a pinhole camera (OpenCV axes; focal and principal point in pixels), neutral colours."""
+        import numba
+
+        u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        plane = np.stack([(u - centre[0]) / focal[0], (v - centre[1]) / focal[1], np.ones_like(u)], axis=-1)
+        directions = plane @ np.asarray(camera_to_world)[:, :3].T
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+        out = np.empty((height * width, 5), np.float32)
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads or before)
+        try:
+            self._march(
+                np.ascontiguousarray(np.asarray(camera_to_world)[:, 3], np.float32),
+                np.ascontiguousarray(directions.reshape(-1, 3), np.float32),
+                out,
+            )
+        finally:
+            numba.set_num_threads(before)
+        image = out.reshape(height, width, 5)
+        return BakedImage(
+            colour=np.ascontiguousarray(image[..., :3]).clip(0, 1),
+            depth=np.ascontiguousarray(image[..., 3]),
+            opacity=np.ascontiguousarray(image[..., 4]),
+        )
+
+    def _march(self, origin: np.ndarray, directions: np.ndarray, out: np.ndarray) -> None:
+        values, place = self._runtime()
+        scales = np.zeros((len(self.resolutions), cpu.ROW), np.float32)
+        scales[:, : cpu.USED] = self.scales
+        cpu.render_baked(
+            origin,
+            directions,
+            np.float32(self.near),
+            np.float32(self.far),
+            np.float32(math.exp(math.log(self.far / self.near) / self.steps)),
+            self.centre,
+            1 / self.half_size,
+            self.occupied,
+            self.occupancy_cells,
+            values,
+            place,
+            scales,
+            self.rows,
+            np.array(self.resolutions, np.int64),
+            np.float32(1 / self.half_size.mean()),
+            self.background,
+            out,
+        )
+
+    def _runtime(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of 16 bytes with a row of zeros in front, and the place of every row of the table; made once."""
+        cached = self.__dict__.get("_runtime_arrays")
+        if cached is None:
+            kept = np.unpackbits(self.kept, count=len(self.resolutions) * self.rows).astype(bool)
+            values = np.zeros((len(self.values) + 1, cpu.ROW), np.int8)
+            values[1:, : cpu.USED] = self.values
+            cached = values, np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+            object.__setattr__(self, "_runtime_arrays", cached)
+        return cached
+
+    def save(self, path: Path) -> Path:
+        """Write the field as one safetensors file (atomically)."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return write_bytes(Path(path), _safetensors(arrays, {"format": FORMAT, "numbers": json.dumps(numbers)}))
+
+    @staticmethod
+    def load(path: Path) -> "BakedField":
+        """Read what `save` wrote. Raises BakedFieldError when the file is truncated, inconsistent or something else."""
+        arrays, meta = _read_safetensors(Path(path))
+        if meta.get("format") != FORMAT:
+            raise BakedFieldError(f"{path} holds {meta.get('format')!r}, not {FORMAT!r}; fetch the right file")
+        try:
+            numbers = json.loads(meta["numbers"])
+            numbers["resolutions"] = tuple(int(r) for r in numbers["resolutions"])
+            field = BakedField(**{name: arrays[name] for name in _ARRAYS}, **{name: numbers[name] for name in _NUMBERS})
+            _check(field)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BakedFieldError(f"{path} is not a consistent baked field: {error}; fetch it again") from error
+        return field
+
+
+_ARRAYS = ("values", "scales", "kept", "occupied", "background", "centre", "half_size")
+_NUMBERS = ("resolutions", "rows", "occupancy_cells", "bits", "near", "far", "steps")
+
+
+def bake(
+    field: "SHGrid",
+    *,
+    levels: int | None = None,
+    bits: int = 8,
+    region: "Bounds | None" = None,
+    min_density: float = 0.7,
+    steps: int | None = None,
+) -> BakedField:
+    """Cut, prune and quantize a trained SH grid.
+
+    levels: keep only this many, coarse first (all by default). bits: 2 to 8 a number. region: drop what lies outside
+    a box.
+    min_density: cells whose exp(log density) stays below are empty. steps: marching steps a ray (the teacher's by
+    default). Quantization is symmetric, per level and number, with the clipping that loses least squared error.
+    """
+    started = time.perf_counter()
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be between 2 and 8, got {bits}")
+    shape = field.shape
+    resolutions = shape.resolutions[: levels or len(shape.resolutions)]
+    if not resolutions or (levels or 1) > len(shape.resolutions):
+        raise ValueError(f"levels must be between 1 and {len(shape.resolutions)}, got {levels}")
+    cells = shape.occupancy_cells
+    occupied = _occupied_cells(field, min_density, region)
+    used = np.zeros(len(resolutions) * field.rows, np.bool_)
+    cpu.rows_used(occupied.reshape(-1), cells, field.rows, np.array(resolutions, np.int64), used)
+    table = field.table.detach().cpu().numpy()[: len(used), : cpu.USED]
+    used &= (table != 0).any(1)
+    scales, values = [], []
+    for level in range(len(resolutions)):
+        part = slice(level * field.rows, (level + 1) * field.rows)
+        scale, quantized = quantized_rows(table[part][used[part]], bits=bits)
+        scales.append(scale)
+        values.append(quantized)
+    baked = BakedField(
+        values=np.concatenate(values),
+        scales=np.stack(scales),
+        kept=np.packbits(used),
+        occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
+        background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
+        centre=field.centre.cpu().numpy().copy(),
+        half_size=field.half_size.cpu().numpy().copy(),
+        resolutions=tuple(resolutions),
+        rows=field.rows,
+        occupancy_cells=cells,
+        bits=bits,
+        near=shape.near * field.radius,
+        far=shape.far * field.radius,
+        steps=steps or shape.steps,
+    )
+    teacher_bytes = field.table.numel() * field.table.element_size()
+    log.info(
+        "bake: %d of %d rows, %.1f MB of %.1f MB (%.0f %%), %d bits, in %.1f s",
+        len(baked.values),
+        len(field.table),
+        baked.bytes / 1e6,
+        teacher_bytes / 1e6,
+        100 * baked.bytes / teacher_bytes,
+        bits,
+        time.perf_counter() - started,
+    )
+    return baked
+
+
+def quantized_rows(
+    rows: Float[np.ndarray, "n 13"], *, bits: int
+) -> tuple[Float32[np.ndarray, "13"], Int8[np.ndarray, "n 13"]]:
+    """Scale of each number and the rows in units of it, rounded and clipped to +-(2^(bits-1) - 1).
+
+    The scale is searched among clippings of the largest magnitude; unclipped, the error is at most half a scale.
+    """
+    top = 2 ** (bits - 1) - 1
+    largest = np.abs(rows).max(0, initial=0) if len(rows) else np.zeros(cpu.USED)
+    largest = np.maximum(largest, 1e-8)
+    sample = rows[:: max(1, len(rows) // 20000)]
+    best_scale, best_error = largest / top, np.full(cpu.USED, np.inf)
+    for clip in CLIPPINGS if len(rows) else ():
+        scale = largest * clip / top
+        error = ((np.clip(np.round(sample / scale), -top, top) * scale - sample) ** 2).sum(0)
+        best_scale = np.where(error < best_error, scale, best_scale)
+        best_error = np.minimum(error, best_error)
+    scale = best_scale.astype(np.float32)
+    return scale, np.clip(np.round(rows / scale), -top, top).astype(np.int8)
+
+
+CLIPPINGS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""Fractions of the largest magnitude that are tried as the end of the scale."""
+
+
+def _occupied_cells(field: "SHGrid", min_density: float, region: "Bounds | None") -> Bool[np.ndarray, "c c c"]:
+    cells = field.shape.occupancy_cells
+    occupied = field.occupied.cpu().numpy() & (field.density_of_cell.cpu().numpy() > min_density)
+    if region is not None:
+        side = (np.arange(cells) + 0.5) / cells
+        unit = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1)
+        from crowdnerf_lab.kernels import reference  # torch: only bake() needs it, never a UE
+
+        world = reference.uncontracted(field.centre.new_tensor(unit), field.centre, field.half_size)
+        inside = ((world - region.centre).abs() <= region.half_size).all(-1).cpu().numpy()
+        occupied = occupied & inside
+    return np.ascontiguousarray(occupied)
+
+
+def _check(field: BakedField) -> None:
+    cells, rows = field.occupancy_cells, len(field.resolutions) * field.rows
+    if not 1 <= field.rows <= 1 << 26 or field.rows & (field.rows - 1):
+        raise ValueError(f"rows must be a power of two up to 2^26, got {field.rows}")
+    if not 1 <= cells <= 1024 or len(field.occupied) != -(-(cells**3) // 8):
+        raise ValueError(f"{len(field.occupied)} bytes of occupancy do not fit {cells} cells a side")
+    if len(field.kept) != -(-rows // 8):
+        raise ValueError(f"{len(field.kept)} bytes of the row map do not fit {rows} rows")
+    kept = int(np.unpackbits(field.kept, count=rows).sum())
+    if kept != len(field.values):
+        raise ValueError(f"the row map keeps {kept} rows but {len(field.values)} are stored")
+    if field.scales.shape != (len(field.resolutions), cpu.USED):
+        raise ValueError(f"scales of shape {field.scales.shape} do not fit {len(field.resolutions)} levels")
+    numbers = [field.near, field.far, *field.scales.ravel(), *field.centre, *field.half_size, *field.background]
+    if not np.isfinite(numbers).all() or not 0 < field.near < field.far or not 1 <= field.steps <= 65536:
+        raise ValueError(f"near {field.near}, far {field.far}, steps {field.steps} or a scale is out of range")
+
+
+def _safetensors(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> bytes:
+    from safetensors.numpy import save  # a UE only reads
+
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A safetensors file as arrays, with numpy alone (8 bytes of length, a JSON header, then the arrays)."""
+    content = path.read_bytes()
+    try:
+        (length,) = struct.unpack_from("<Q", content)
+        if length > min(MAX_HEADER_BYTES, len(content) - 8):
+            raise ValueError(f"its header claims {length} bytes")
+        header = json.loads(content[8 : 8 + length])
+        body = memoryview(content)[8 + length :]
+        meta = header.pop("__metadata__", {})
+        arrays = {name: _array_of(body, entry) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise BakedFieldError(f"{path} is truncated or no safetensors file: {error}; fetch it again") from error
+    return arrays, meta
+
+
+def _array_of(body: memoryview, entry: dict[str, Any]) -> np.ndarray:
+    first, last = entry["data_offsets"]
+    if not 0 <= first <= last <= len(body):
+        raise ValueError(f"an array ends at byte {last} of {len(body)}")
+    return np.frombuffer(body[first:last], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
