@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crowdnerf_lab.cameras import Cameras
-from crowdnerf_lab.files import write_atomically
 from crowdnerf_lab.light_fields.light_field import CELL, cell_rays, cells_across
 from crowdnerf_lab.scene import Bounds
+from crowdnerf_lab.weights import read_tensors, write_tensors
+
+FORMAT = "crowdnerf_lab.ray_mlp/1"
 
 DEPTH_AND_WIDTH: dict[str, tuple[int, int]] = {"XS": (10, 64), "S": (20, 128)}
 """Convolutions of head and body as the paper counts them (D), and their channels (W)."""
@@ -40,7 +40,7 @@ class LightFieldError(ValueError):
 
 @dataclass(frozen=True)
 class SamplingPlanes:
-    """Where rays are sampled: planes across `normal` (unit), `offsets` metres along it from the centre of the bounds."""
+    """Planes that rays are sampled on: across `normal` (unit), `offsets` metres along it from the bounds' centre."""
 
     bounds: Bounds
     normal: Float[Tensor, "3"]
@@ -180,40 +180,27 @@ def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
 def save_light_field(light_field: RayMLP, path: Path) -> Path:
     """Write weights and planes as safetensors, with what the network is made of in the header; atomic."""
     header = {
-        "format": "crowdnerf_lab.ray_mlp",
-        "version": "1",
         "size": light_field.size,
         "activation": light_field.activation,
         "upsampling": light_field.upsampling,
         "frequencies": str(light_field.frequencies),
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in light_field.state_dict().items()}
-    return write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, header))
+    return write_tensors(path, light_field.state_dict(), kind=FORMAT, header=header)
 
 
 def load_light_field(path: Path) -> RayMLP:
-    """Read what `save_light_field` wrote. Raises LightFieldError on any other, or damaged, file."""
+    """Read what `save_light_field` wrote. WeightsError or LightFieldError on any other, or a damaged, file."""
+    tensors, header = read_tensors(path, kind=FORMAT)
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if (header.get("format"), header.get("version")) != ("crowdnerf_lab.ray_mlp", "1"):
-            raise LightFieldError(
-                f"{path} holds {header.get('format', 'no ray MLP')}, not crowdnerf_lab.ray_mlp version 1"
-            )
-        planes = SamplingPlanes(
-            Bounds(tensors["bounds_centre"], tensors["bounds_half_size"]), tensors["normal"], tensors["offsets"]
-        )
+        bounds = Bounds(tensors["bounds_centre"], tensors["bounds_half_size"])
         light_field = RayMLP(
-            planes,
+            SamplingPlanes(bounds, tensors["normal"], tensors["offsets"]),
             header["size"],
             activation=header["activation"],
             upsampling=header["upsampling"],
             frequencies=int(header["frequencies"]),
         )
         light_field.load_state_dict(tensors)
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise LightFieldError(
-            f"{path} is damaged ({error}); distil the student again or fetch the file again"
-        ) from error
+    except (KeyError, RuntimeError) as error:
+        raise LightFieldError(f"{path} does not fit its own header ({error}); fetch or distil it again") from error
     return light_field.eval()

@@ -1,0 +1,350 @@
+"""distil: from a radiance field (the teacher) to a light field (the student), on a step or a seconds budget.
+
+One loop: draw cells of pseudo views, ask the student for the cells' pixels with one ray each, compare, step. It can be
+interrupted, killed and resumed; with a step budget the bits depend on the seed and the number of threads alone.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.fields.field import RadianceField
+from crowdnerf_lab.interrupts import interrupts
+from crowdnerf_lab.light_fields.light_field import CELL, cell_centres, cell_rays, rays_through_plane
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.metrics import psnr_of_mse
+from crowdnerf_lab.pseudo_views import (
+    PseudoViews,
+    poses_between,
+    render_pseudo_views,
+    viewing_cameras,
+    windows_of,
+)
+from crowdnerf_lab.scene import PosedScene, check_trainable
+from crowdnerf_lab.training import Budget, FitRecord
+from crowdnerf_lab.weights import below, read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = "crowdnerf_lab.distillation/1"
+RECORDS = 12
+"""Lines of the training curve, evenly over the budget; a checkpoint is written with each."""
+HELD_OUT_WINDOWS = 96
+"""Windows of held-out views, never trained on, that the training curve is measured with."""
+
+
+class DistillationError(RuntimeError):
+    """Distillation that cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class DistilSettings:
+    """How a student is distilled.
+
+    activation, upsampling: see RayMLP. window: side in pixels of a pseudo view's window, a multiple of CELL. margin,
+    angle: how far pseudo views stray from the captured poses, see poses_between. cells_per_step: cells (one ray, CELL x
+    CELL pixels) of a step. rate: Adam's step size at its highest, after warm_steps; it falls along a cosine to rate_end
+    of that.
+    """
+
+    activation: str = "relu"
+    upsampling: str = "pixel_shuffle"
+    window: int = 32
+    margin: float = 0.1
+    angle: float = 0.04
+    cells_per_step: int = 512
+    rate: float = 3e-3
+    rate_end: float = 0.02
+    warm_steps: int = 50
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A distilled student and how it came about.
+
+    history: the loss is the mean squared error since the last line; held_out_psnr (dB) is against the *teacher*, in
+    windows of the held-out views. views: how many views' worth of pixels the teacher rendered, width x height each, in
+    render_seconds. interrupted: stopped early by the user (the student is what was reached).
+    """
+
+    student: RayMLP
+    history: tuple[FitRecord, ...]
+    settings: DistilSettings
+    seed: int
+    views: int
+    width: int
+    height: int
+    render_seconds: float
+    checkpoint: Path | None
+    interrupted: bool
+
+
+def distil(
+    teacher: RadianceField,
+    scene: PosedScene,
+    *,
+    size: str = "S",
+    seconds: float | None = None,
+    steps: int | None = None,
+    views: int = 240,
+    width: int = 320,
+    height: int = 240,
+    seed: int = 0,
+    settings: DistilSettings | None = None,
+    workspace: Path | None = None,
+    checkpoint: Path | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Distillation:
+    """Distil a student from the teacher within a budget of `seconds` of training or of `steps`.
+
+    size: see RayMLP. views: how many views' worth of pixels the teacher renders, width x height each, as windows of
+    many more poses. workspace: folder that keeps the teacher's views for the next call. checkpoint: file from which the
+    same call goes on after a crash. threads: CPU threads of torch. Ctrl-C stops after the current step and returns what
+    is there.
+
+    Raises SceneError for a scene without usable cameras, PseudoViewError for a teacher that renders no picture, and
+    DistillationError for a loss that is not finite or a checkpoint of something else.
+    """
+    if (seconds is None) == (steps is None):
+        raise ValueError("give distil() either seconds or steps")
+    check_trainable(scene)
+    settings = settings or DistilSettings()
+    with _threads(threads), interrupts() as interrupted:
+        started = time.perf_counter()
+        cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
+        train = render_pseudo_views(teacher, cameras, folder=workspace, progress=progress)
+        held_out = _held_out_views(teacher, scene, width, height, seed, settings)
+        render_seconds = time.perf_counter() - started
+        state = _initial_state(scene, size, seed, settings)
+        identity = _identity(train, size, seed, settings)
+        if checkpoint is not None and Path(checkpoint).exists():
+            _load_checkpoint(state, Path(checkpoint), identity)
+        budget = Budget(seconds=seconds, steps=steps)
+        for used in _training(state, train, budget, seed, settings, interrupted, progress):
+            _record(state, held_out)
+            if checkpoint is not None:
+                _save_checkpoint(state, Path(checkpoint), identity)
+            log.debug("distilling, %.0f %%: %s", 100 * used, state.history[-1])
+    result = Distillation(
+        student=state.student.eval(),
+        history=tuple(state.history),
+        settings=settings,
+        seed=seed,
+        views=views,
+        width=width,
+        height=height,
+        render_seconds=render_seconds,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        interrupted=interrupted.is_set(),
+    )
+    log.info(_summary(scene, result, size))
+    return result
+
+
+def _pseudo_cameras(
+    scene: PosedScene, views: int, width: int, height: int, seed: int, settings: DistilSettings
+) -> Cameras:
+    side = _side(width, height, settings)
+    count = max(1, round(views * width * height / side**2))
+    captured = viewing_cameras(scene, scene.train, width=width, height=height)
+    poses = poses_between(captured, count, margin=settings.margin, angle=settings.angle, seed=seed)
+    return windows_of(poses, side, seed=seed)
+
+
+def _held_out_views(
+    teacher: RadianceField, scene: PosedScene, width: int, height: int, seed: int, settings: DistilSettings
+) -> PseudoViews | None:
+    """Windows of the held-out views as the teacher shows them, or None when there are none."""
+    if not len(scene.held_out):
+        return None
+    rows = scene.held_out.repeat(-(-HELD_OUT_WINDOWS // len(scene.held_out)))[:HELD_OUT_WINDOWS]
+    cameras = viewing_cameras(scene, rows, width=width, height=height)
+    return render_pseudo_views(teacher, windows_of(cameras, _side(width, height, settings), seed=seed), progress=False)
+
+
+def _side(width: int, height: int, settings: DistilSettings) -> int:
+    """Side of a window: the setting's, or less when the views are smaller; a multiple of CELL."""
+    side = min(settings.window, width, height) // CELL * CELL
+    if side == 0:
+        raise DistillationError(
+            f"views of {width} x {height} and windows of {settings.window} pixels are smaller than a cell of {CELL}"
+        )
+    return side
+
+
+@dataclass
+class _State:
+    """All that changes while training, and all that a checkpoint holds."""
+
+    student: RayMLP
+    optimizer: torch.optim.Adam
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    history: list[FitRecord] = field(default_factory=list)
+
+
+def _initial_state(scene: PosedScene, size: str, seed: int, settings: DistilSettings) -> _State:
+    planes = planes_across(scene.cameras[scene.train], scene.bounds)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = RayMLP(planes, size, activation=settings.activation, upsampling=settings.upsampling)
+    return _State(student, torch.optim.Adam(student.parameters(), lr=settings.rate, betas=(0.9, 0.99), fused=True))
+
+
+def _training(
+    state: _State,
+    views: PseudoViews,
+    budget: Budget,
+    seed: int,
+    settings: DistilSettings,
+    interrupted: threading.Event,
+    progress: bool,
+) -> Iterator[float]:
+    """Train until the budget is used up; yields the used fraction where the curve gets a line."""
+    due = math.floor(RECORDS * budget.used(state.step, state.seconds)) + 1
+    with tqdm(total=100, unit="%", desc=f"distil {state.student.size}", disable=not progress, leave=False) as bar:
+        while (used := budget.used(state.step, state.seconds)) < 1 and not interrupted.is_set():
+            started = time.perf_counter()
+            _train_step(state, views, used, seed, settings)
+            state.seconds += time.perf_counter() - started
+            used = budget.used(state.step, state.seconds)
+            bar.update(min(int(100 * used), 100) - bar.n)
+            if RECORDS * used >= due:
+                due = math.floor(RECORDS * used) + 1
+                yield used
+    if state.losses:
+        yield used
+
+
+def _train_step(state: _State, views: PseudoViews, used: float, seed: int, settings: DistilSettings) -> None:
+    # A stream of its own for every step: resuming needs no generator state.
+    generator = np.random.Generator(np.random.Philox(key=[seed, state.step]))
+    batch = _cells if state.student.cells_are_independent else _windows
+    points, truth = batch(state.student, views, settings.cells_per_step, generator)
+    loss = torch.nn.functional.mse_loss(state.student.from_points(points), truth)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    state.step += 1
+    falling = settings.rate_end + (1 - settings.rate_end) * (1 + math.cos(math.pi * min(used, 1))) / 2
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.rate * falling * min(1, state.step / settings.warm_steps)
+    state.optimizer.step()
+    state.losses.append(float(loss.detach()))
+
+
+def _cells(
+    student: RayMLP, views: PseudoViews, count: int, generator: np.random.Generator
+) -> tuple[Float[Tensor, "1 p 1 n"], Float[Tensor, "1 3 cell width"]]:
+    """Points and true pixels of cells from anywhere in the views, side by side as one row of an image."""
+    across = views.images.shape[1] // CELL
+    view = generator.integers(0, len(views), count)
+    row, column = generator.integers(0, across, (2, count))
+    tiles = views.images.reshape(len(views), across, CELL, across, CELL, 3)[view, row, :, column]
+    truth = torch.from_numpy(tiles).permute(3, 1, 0, 2).reshape(1, 3, CELL, count * CELL).to(torch.float32) / 255
+
+    cameras = views.cameras[torch.from_numpy(view)]
+    pixels = cell_centres(across, across)[torch.from_numpy(row), torch.from_numpy(column)]
+    plane = (pixels - cameras.centre) / cameras.focal
+    points = student.points(*rays_through_plane(cameras.camera_to_world, plane[:, None, None]))
+    return points[:, :, 0, 0].T[None, :, None], truth
+
+
+def _windows(
+    student: RayMLP, views: PseudoViews, count: int, generator: np.random.Generator
+) -> tuple[Float[Tensor, "n p r c"], Float[Tensor, "n 3 h w"]]:
+    """Points and true pixels of whole windows, about `count` cells in all: for tails that see neighbouring cells."""
+    across = views.images.shape[1] // CELL
+    drawn = np.sort(generator.integers(0, len(views), max(1, count // across**2)))
+    truth = torch.from_numpy(views.images[drawn]).permute(0, 3, 1, 2).to(torch.float32) / 255
+    return student.points(*cell_rays(views.cameras[torch.from_numpy(drawn)], across, across)), truth
+
+
+@torch.no_grad()
+def _record(state: _State, held_out: PseudoViews | None) -> None:
+    loss = float(np.mean(state.losses))
+    state.losses.clear()
+    if not math.isfinite(loss):
+        raise DistillationError(
+            f"the loss became {loss} at step {state.step}; lower DistilSettings.rate or check the teacher's views"
+        )
+    quality = None
+    if held_out is not None:
+        side = held_out.images.shape[1]
+        error = state.student(held_out.cameras, side, side) - torch.from_numpy(held_out.images) / 255
+        quality = psnr_of_mse(float(error.square().mean()))
+    state.history.append(FitRecord(state.step, state.seconds, loss, quality))
+
+
+def _summary(scene: PosedScene, result: Distillation, size: str) -> str:
+    last = result.history[-1] if result.history else FitRecord(0, 0.0, math.nan, None)
+    quality = "" if last.held_out_psnr is None else f", {last.held_out_psnr:.1f} dB to the teacher on held-out views"
+    stopped = " (stopped early)" if result.interrupted else ""
+    return (
+        f"distil {size} from {scene.name}: {last.step} steps in {last.seconds:.1f} s{stopped}, "
+        f"teacher's views in {result.render_seconds:.1f} s{quality}"
+    )
+
+
+def _identity(views: PseudoViews, size: str, seed: int, settings: DistilSettings) -> str:
+    """What a checkpoint must have in common with the call that resumes it: the teacher's views and the settings."""
+    digest = hashlib.sha256(json.dumps([size, seed, asdict(settings)]).encode())
+    digest.update(np.ascontiguousarray(views.images).tobytes())
+    digest.update(views.cameras.camera_to_world.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
+    moments = state.optimizer.state_dict()["state"]
+    tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
+    tensors |= {f"adam.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()}
+    counters = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "history": [asdict(record) for record in state.history],
+    }
+    write_tensors(
+        path, tensors, kind=CHECKPOINT_FORMAT, header={"identity": identity, "counters": json.dumps(counters)}
+    )
+
+
+def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
+    tensors, header = read_tensors(path, kind=CHECKPOINT_FORMAT)
+    if header["identity"] != identity:
+        raise DistillationError(
+            f"checkpoint {path} belongs to another teacher, other settings or another seed; delete it or choose another"
+        )
+    counters = json.loads(header["counters"])
+    state.student.load_state_dict(below("student.", tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in below("adam.", tensors).items():
+        index, key = name.split(".")
+        moments.setdefault(int(index), {})[key] = value
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+    state.step, state.seconds = counters["step"], counters["seconds"]
+    state.history = [FitRecord(**record) for record in counters["history"]]
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,198 @@
+"""Pseudo views: what a teacher shows at the places where UEs will look, rendered once and kept as bytes.
+
+Poses are the captured ones, poses between neighbours, and a margin around both (R2L, Wang et al. 2022). Each is
+rendered as a small window of the view instead of the whole: the same number of rendered pixels then shows many times
+more poses, and poses are what a student lacks (four times as many gave 2 dB on views between the captured ones).
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from crowdnerf_lab.cameras import Cameras, pixel_grid
+from crowdnerf_lab.fields.field import RadianceField
+from crowdnerf_lab.files import write_atomically, write_json
+from crowdnerf_lab.rays import rays_through
+from crowdnerf_lab.rendering import RAYS_AT_ONCE
+from crowdnerf_lab.scene import PosedScene
+
+log = logging.getLogger(__name__)
+
+NEIGHBOURS = 8
+"""Nearest cameras that a pose may lie towards."""
+
+
+class PseudoViewError(ValueError):
+    """Pseudo views that cannot be made or used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class PseudoViews:
+    """Windows of views and their cameras (ideal lenses; the principal point may lie outside the window).
+
+    images: sRGB bytes [n s s 3], in memory or mapped from a file.
+    """
+
+    cameras: Cameras
+    images: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def viewing_cameras(scene: PosedScene, rows: Tensor, *, width: int, height: int) -> Cameras:
+    """Ideal cameras of width x height pixels at the poses of some photos, with the photos' angular size of a pixel.
+
+    Photos in portrait orientation keep their scale along the longer side.
+    """
+    photos = scene.cameras[rows]
+    scale = max(width, height) / torch.maximum(photos.width, photos.height)
+    focal = photos.focal.mean(-1) * scale
+    n = len(rows)
+    return Cameras(
+        camera_to_world=photos.camera_to_world.to(torch.float32),
+        focal=focal[:, None].expand(n, 2).to(torch.float32).clone(),
+        centre=torch.tensor([width / 2, height / 2]).expand(n, 2).clone(),
+        width=torch.full((n,), width),
+        height=torch.full((n,), height),
+        distortion=torch.zeros(n, 4),
+    )
+
+
+def poses_between(cameras: Cameras, count: int, *, margin: float, angle: float, seed: int) -> Cameras:
+    """`count` cameras: the given ones in turn, each moved a random part of the way to one of its nearest NEIGHBOURS.
+
+    The first round starts at the given poses themselves. margin: standard deviation of a further shift along each axis,
+    as a fraction of the median distance to the neighbours; angle: that of a further turn about each axis, radians.
+    """
+    generator = np.random.default_rng(seed)
+    positions = cameras.positions.numpy().astype(np.float64)
+    rotations = cameras.camera_to_world[..., :3].numpy().astype(np.float64)
+    apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    neighbours = np.argsort(apart, axis=1, kind="stable")[:, 1 : NEIGHBOURS + 1]
+    spacing = float(np.median(np.take_along_axis(apart, neighbours, axis=1)))
+
+    start = np.arange(count) % len(cameras)
+    end = neighbours[start, generator.integers(0, neighbours.shape[1], count)]
+    part = np.where(np.arange(count) < len(cameras), 0.0, generator.random(count))
+    turn = Rotation.from_matrix(rotations[start].transpose(0, 2, 1) @ rotations[end]).as_rotvec() * part[:, None]
+    rotation = rotations[start] @ Rotation.from_rotvec(turn + generator.normal(0, angle, (count, 3))).as_matrix()
+    position = positions[start] + part[:, None] * (positions[end] - positions[start])
+    position = position + generator.normal(0, margin * spacing, (count, 3))
+    pose = np.concatenate([rotation, position[..., None]], axis=-1)
+    first, second = cameras[torch.from_numpy(start)], cameras[torch.from_numpy(end)]
+    weight = torch.from_numpy(part)[:, None].to(first.focal)
+    return replace(
+        first,
+        camera_to_world=torch.from_numpy(pose).to(torch.float32),
+        focal=torch.lerp(first.focal, second.focal, weight),
+    )
+
+
+def windows_of(cameras: Cameras, side: int, *, seed: int) -> Cameras:
+    """One window of side x side pixels of every camera, placed at random inside its image."""
+    generator = np.random.default_rng(seed)
+    corner = [generator.integers(0, np.maximum(size.numpy() - side, 0) + 1) for size in (cameras.width, cameras.height)]
+    shift = torch.from_numpy(np.stack(corner, axis=-1)).to(cameras.centre)
+    size = torch.full_like(cameras.width, side)
+    return Cameras(cameras.camera_to_world, cameras.focal, cameras.centre - shift, size, size, cameras.distortion)
+
+
+def render_windows(teacher: RadianceField, cameras: Cameras) -> NDArray[np.uint8]:
+    """What the teacher shows to cameras of one size, as sRGB bytes [n h w 3]. PseudoViewError when not finite."""
+    n, width, height = len(cameras), int(cameras.width[0]), int(cameras.height[0])
+    pixels = pixel_grid(width, height).expand(n, height, width, 2)
+    index = torch.arange(n)[:, None, None].expand(n, height, width)
+    with torch.no_grad():
+        colour = teacher.render(rays_through(cameras, index, pixels)).colour
+    if not bool(torch.isfinite(colour).all()):
+        raise PseudoViewError("the teacher renders colours that are not finite; train it again with a lower rate")
+    return (colour.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def render_pseudo_views(
+    teacher: RadianceField, cameras: Cameras, *, folder: Path | None = None, progress: bool = True
+) -> PseudoViews:
+    """All windows, rendered in turn; with a folder, kept there and, after a crash, gone on with where it stopped.
+
+    The folder holds views.npy (mapped into memory) and views.json (whose views, and how many are finished). Views of
+    another teacher or of other cameras that lie there are replaced.
+    """
+    shape = (len(cameras), int(cameras.height[0]), int(cameras.width[0]), 3)
+    kept = None if folder is None else _Kept(Path(folder), _identity(teacher, cameras))
+    finished = kept.finished() if kept else 0
+    images = kept.images(shape, finished) if kept else np.empty(shape, np.uint8)
+    group = max(1, RAYS_AT_ONCE // (shape[1] * shape[2]))
+    with tqdm(total=shape[0], initial=finished, desc="pseudo views", disable=not progress, leave=False) as bar:
+        for start in range(finished, shape[0], group):
+            stop = min(start + group, shape[0])
+            images[start:stop] = render_windows(teacher, cameras[start:stop])
+            if kept:
+                kept.finish(images, stop)
+            bar.update(stop - start)
+    log.info("pseudo views: %d windows of %d x %d pixels, %d found finished", *shape[:1], shape[2], shape[1], finished)
+    return PseudoViews(cameras, images)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A folder with views.npy, and views.json that says of which teacher and cameras and how many are finished."""
+
+    folder: Path
+    identity: str
+
+    def finished(self) -> int:
+        try:
+            ledger = json.loads((self.folder / "views.json").read_text())
+            return int(ledger["finished"]) if ledger["identity"] == self.identity else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def images(self, shape: tuple[int, ...], finished: int) -> NDArray[np.uint8]:
+        path = self.folder / "views.npy"
+        if not finished:
+            # Zeros are written out first: a map over a file with holes dies of SIGBUS when the disk fills up.
+            write_atomically(path, lambda temporary: _save_zeros(temporary, shape))
+        try:
+            images = np.load(path, mmap_mode="r+")
+        except (OSError, ValueError) as error:
+            raise PseudoViewError(
+                f"{path} is damaged ({error}); delete its folder to render the views again"
+            ) from error
+        if images.shape != shape or images.dtype != np.uint8:
+            raise PseudoViewError(f"{path} holds {images.dtype} {images.shape}, not uint8 {shape}; delete its folder")
+        return images
+
+    def finish(self, images: NDArray[np.uint8], count: int) -> None:
+        if isinstance(images, np.memmap):
+            images.flush()
+        write_json(self.folder / "views.json", {"identity": self.identity, "finished": count})
+
+
+def _save_zeros(path: Path, shape: tuple[int, ...]) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(shape, np.uint8))
+
+
+def _identity(teacher: RadianceField, cameras: Cameras) -> str:
+    """What finished views must have been rendered from: the teacher's weights and the cameras."""
+    digest = hashlib.sha256()
+    if not isinstance(teacher, nn.Module):
+        raise PseudoViewError(
+            f"views of a {type(teacher).__name__} cannot be kept in a folder; its weights are unknown"
+        )
+    for name, tensor in teacher.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    for field in fields(cameras):
+        digest.update(getattr(cameras, field.name).contiguous().numpy().tobytes())
+    return digest.hexdigest()
