@@ -314,6 +314,20 @@ def triptych(truth: Picture, render: Picture, *, name: str = "render", title: st
     )
 
 
+def side_by_side(pictures: Sequence[Picture], *, enlarge: int = 1) -> Image.Image:
+    """Pictures of one height as one image file, for pages that hold no figures; each pixel `enlarge` pixels wide."""
+    images = [Image.fromarray(_as_bytes(picture)) for picture in pictures]
+    sizes = [(image.width * enlarge, image.height * enlarge) for image in images]
+    sheet = Image.new(
+        "RGB", (sum(width + GAP for width, _ in sizes) - GAP, max(height for _, height in sizes)), "white"
+    )
+    left = 0
+    for image, size in zip(images, sizes, strict=True):
+        sheet.paste(image.resize(size, Image.Resampling.BICUBIC), (left, 0))
+        left += size[0] + GAP
+    return sheet
+
+
 def false_colour(values: Float[Tensor, "h w"], *, low: float, high: float, scale: str = "Magma") -> NDArray[np.uint8]:
     """Numbers as a picture: `low` is the dark end of the plotly colour scale and `high` the bright one."""
     table = np.array([unlabel_rgb(colour) for colour in sample_colorscale(scale, np.linspace(0, 1, 256))])

@@ -17,6 +17,8 @@ class Preset:
     """The field that the later notebooks use."""
     ablation_seconds: float
     """Each row of a comparison between fields."""
+    least_psnr: float
+    """Held-out PSNR, dB, below which a notebook calls its field broken."""
     distil_views: int
     distil_seconds: float
     view_width: int
@@ -39,6 +41,7 @@ _PRESETS = {
             quick_fit_seconds=3,
             fit_seconds=6,
             ablation_seconds=2,
+            least_psnr=12.5,
             distil_views=24,
             distil_seconds=6,
             view_width=80,
@@ -54,6 +57,7 @@ _PRESETS = {
             quick_fit_seconds=45,
             fit_seconds=120,
             ablation_seconds=30,
+            least_psnr=16.5,
             distil_views=240,
             distil_seconds=180,
             view_width=320,
@@ -69,6 +73,7 @@ _PRESETS = {
             quick_fit_seconds=60,
             fit_seconds=600,
             ablation_seconds=120,
+            least_psnr=16.5,
             distil_views=5000,
             distil_seconds=3600,
             view_width=320,

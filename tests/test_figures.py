@@ -114,6 +114,15 @@ def test_a_triptych_shows_where_the_error_is():
     assert any("18.1 dB" in annotation.text for annotation in figure.layout.annotations)
 
 
+def test_pictures_side_by_side_keep_their_pixels_and_a_gap():
+    left, right = (picture(seed=seed) for seed in (0, 1))
+    sheet = np.asarray(figures.side_by_side([left, right]))
+    assert sheet.shape == (24, 2 * 32 + figures.GAP, 3)
+    np.testing.assert_array_equal(sheet[:, :32], (left.numpy() * 255).round().astype(np.uint8))
+    assert (sheet[:, 32:-32] == 255).all()
+    assert figures.side_by_side([left], enlarge=2).size == (64, 48)
+
+
 @given(st.floats(-2, 2), st.floats(0.1, 3))
 def test_false_colour_spans_its_range_and_clips_outside(low: float, span: float):
     values = torch.tensor([[low - 1, low, low + span, low + span + 1]])
