@@ -243,8 +243,8 @@ def _train(
             losses.append(_train_step(scene, state, tables[scale], used, settings, seed, robust))
             state.seconds += time.perf_counter() - started
             used = budget.used(state.step, state.seconds)
-            while reports and used >= reports[0]:
-                reports.pop(0)
+            if reports and used >= reports[0]:
+                reports = [fraction for fraction in reports if fraction > used]
                 _report(scene, state, losses)
                 bar.set_postfix_str(_held_out_text(state.history[-1]))
             bar.update(min(int(100 * used), 100) - bar.n)

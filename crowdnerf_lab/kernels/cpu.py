@@ -13,8 +13,11 @@ the box of interest fills the middle half of the cube along each axis and straig
 region.
 
 Everything is float32, C-contiguous. Nothing here knows torch: a UE renders with these kernels alone. All kernels live
-in one file because numba's cache does not notice changes in other files.
+in one file because numba's cache does not notice changes in other files. `no_type_check` keeps the tests' shape
+checker from wrapping what numba must compile.
 """
+
+from typing import no_type_check
 
 import numpy as np
 from numba import njit, prange
@@ -40,6 +43,7 @@ _parallel = njit(fastmath=True, cache=True, nogil=True, error_model="numpy", par
 
 
 @_jit
+@no_type_check
 def contracted(x, y, z, centre, inverse_half):
     """World position to the unit cube: inside the box linear in [1/4, 3/4], outside bent towards the faces."""
     x = (x - centre[0]) * inverse_half[0]
@@ -62,12 +66,14 @@ def contracted(x, y, z, centre, inverse_half):
 
 
 @_jit
+@no_type_check
 def cell_of(x, y, z, cells):
     """Number of the occupancy cell at a position of the unit cube."""
     return (np.int64(x * cells) * cells + np.int64(y * cells)) * cells + np.int64(z * cells)
 
 
 @_parallel
+@no_type_check
 def march(origins, directions, near, far, jitter, ratio, steps, centre, inverse_half, occupied, cells, t_kept):
     """Geometric steps t -> ratio t along each ray; keeps the starts of those whose middle lies in an occupied cell.
 
@@ -100,6 +106,7 @@ def march(origins, directions, near, far, jitter, ratio, steps, centre, inverse_
 
 
 @_parallel
+@no_type_check
 def place(origins, directions, ratio, centre, inverse_half, t_kept, offsets, positions, t_mid, t_step):
     """Packed samples of all rays: unit-cube positions [n, 3], middles and lengths of the steps [n] in metres."""
     rays = len(origins)
@@ -125,6 +132,7 @@ def place(origins, directions, ratio, centre, inverse_half, t_kept, offsets, pos
 
 
 @_jit
+@no_type_check
 def corner_row(resolution, dense, mask, ix, iy, iz):
     """Row of a grid corner in its level's table."""
     if dense:
@@ -134,6 +142,7 @@ def corner_row(resolution, dense, mask, ix, iy, iz):
 
 
 @_jit
+@no_type_check
 def look_up(table, rows, resolutions, x, y, z, row):
     """Sum over levels of the trilinear interpolation at a unit-cube position, into row[16]; a level has `rows` rows."""
     mask = np.uint32(rows - 1)
@@ -155,11 +164,13 @@ def look_up(table, rows, resolutions, x, y, z, row):
 
 
 @_jit
+@no_type_check
 def sigmoid(x):
     return _ONE / (_ONE + np.exp(-x))
 
 
 @_parallel
+@no_type_check
 def composite_forward(
     directions, offsets, positions, t_mid, t_step, table, rows, resolutions, density_scale, out, saved, density
 ):
@@ -217,6 +228,7 @@ def composite_forward(
 
 
 @_parallel
+@no_type_check
 def composite_backward(directions, offsets, t_mid, t_step, saved, density, grad_out, grad_density, grad_samples):
     """Gradients of `composite_forward`'s inputs: grad_samples [n, 8] = d log density, d 3 colour logits, SH (3),
     reached.
@@ -262,6 +274,7 @@ def composite_backward(directions, offsets, t_mid, t_step, saved, density, grad_
 
 
 @_parallel
+@no_type_check
 def scatter(resolutions, rows, positions, grad_samples, slots, index, values, counts):
     """Sum every sample's gradient over the rows it was interpolated from.
 
@@ -319,6 +332,7 @@ def scatter(resolutions, rows, positions, grad_samples, slots, index, values, co
 
 
 @_parallel
+@no_type_check
 def pack(index, values, counts, packed_index, packed_values):
     """What `scatter` left task by task as one list: packed_index [n], packed_values [n, 16]."""
     for task in prange(len(counts)):
@@ -332,6 +346,7 @@ def pack(index, values, counts, packed_index, packed_values):
 
 
 @_parallel
+@no_type_check
 def adam_rows(parameter, mean, square, index, gradient, rate, beta1, beta2, correction1, correction2, epsilon):
     """Adam (Kingma and Ba 2015) on the rows `index` alone; correction = 1 / (1 - beta^step)."""
     blocks = 64
@@ -349,6 +364,7 @@ def adam_rows(parameter, mean, square, index, gradient, rate, beta1, beta2, corr
 
 
 @_parallel
+@no_type_check
 def densities(positions, table, rows, resolutions, out):
     """exp(log density) at unit-cube positions [n, 3] into out [n]."""
     for chunk in prange((len(positions) + 511) // 512):
@@ -359,6 +375,7 @@ def densities(positions, table, rows, resolutions, out):
 
 
 @_jit
+@no_type_check
 def visit(density_of_cell, cells, decay, positions, density):
     """Refresh the occupancy grid from samples just evaluated: decay where visited, then keep the largest density."""
     for j in range(len(positions)):
@@ -368,6 +385,7 @@ def visit(density_of_cell, cells, decay, positions, density):
 
 
 @_jit
+@no_type_check
 def look_up_baked(values, place, scales, rows, resolutions, x, y, z, row):
     """`look_up` in a baked table: values [kept, 16] int8 in units of scales [levels, 16]; place [levels * T] tells
     where a row is kept (0: pruned)."""
@@ -397,6 +415,7 @@ def look_up_baked(values, place, scales, rows, resolutions, x, y, z, row):
 
 
 @_parallel
+@no_type_check
 def render_baked(
     origin,
     directions,
@@ -456,6 +475,7 @@ def render_baked(
 
 
 @_parallel
+@no_type_check
 def rows_used(occupied, cells, rows, resolutions, used):
     """Mark in used [levels * T] every row that a sample inside an occupied cell can be interpolated from."""
     mask = np.uint32(rows - 1)

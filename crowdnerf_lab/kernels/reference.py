@@ -143,7 +143,7 @@ def composite(
 
 
 def _summed_before(
-    values: Float[Tensor, "n"], offsets: Int[Tensor, "rays+1"], ray: Int[Tensor, "n"]
+    values: Float[Tensor, "n"], offsets: Int[Tensor, "edges"], ray: Int[Tensor, "n"]
 ) -> Float[Tensor, "n"]:
     """Sum of the values of a sample's own ray that come before it."""
     before = torch.cumsum(values.double(), 0) - values
