@@ -15,7 +15,6 @@ from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds
 
 SHAPE = SHGridShape(resolutions=(4, 8, 16), log2_rows=9, occupancy_cells=8, steps=24)
-"""The first two levels are stored densely (5^3 and 9^3 are no more than 2^10), the third is hashed: see the test below."""
 
 
 @pytest.fixture
