@@ -4,6 +4,8 @@ What PlenOctrees (Yu et al. 2021), SNeRG (Hedman et al. 2021) and MERF (Reiser e
 browsers, for the SH
 grid: rows that no occupied cell needs are dropped, the finest levels may be cut, and what stays becomes 8 bits or
 fewer. It takes seconds and no training.
+
+A UE loads and renders with numpy and numba alone, so shapes stand in the docstrings here, not in jaxtyping annotations.
 """
 
 import json
@@ -16,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int8, UInt8
 
 from crowdnerf_lab.files import write_bytes
 from crowdnerf_lab.kernels import cpu
@@ -38,31 +39,32 @@ class BakedFieldError(ValueError):
 
 @dataclass(frozen=True)
 class BakedImage:
-    """One rendered view: sRGB colour in [0, 1], expected depth along the ray in metres, opacity in [0, 1]."""
+    """One rendered view, float32: colour [h w 3] sRGB in [0, 1], expected depth [h w] along the ray in metres, opacity
+    [h w] in [0, 1]."""
 
-    colour: Float32[np.ndarray, "h w 3"]
-    depth: Float32[np.ndarray, "h w"]
-    opacity: Float32[np.ndarray, "h w"]
+    colour: np.ndarray
+    depth: np.ndarray
+    opacity: np.ndarray
 
 
 @dataclass(frozen=True)
 class BakedField:
     """Quantized rows of an SH grid and where they belong.
 
-    values: kept rows (13 numbers each: log density, 3 x 4 SH), int8, in units of scales [levels, 13]; level after
+    values [kept, 13] int8: kept rows (log density, 3 x 4 SH) in units of scales [levels, 13]; level after
     level, in the order of the table. kept: bitmap over levels * rows, most significant bit first. occupied: bitmap
     over the cells of the occupancy grid, least significant bit first. centre, half_size: the box in metres that is
     not contracted.
     near, far, steps: how rays are marched (metres; steps a whole ray).
     """
 
-    values: Int8[np.ndarray, "kept 13"]
-    scales: Float32[np.ndarray, "levels 13"]
-    kept: UInt8[np.ndarray, "_"]
-    occupied: UInt8[np.ndarray, "_"]
-    background: Float32[np.ndarray, "3"]
-    centre: Float32[np.ndarray, "3"]
-    half_size: Float32[np.ndarray, "3"]
+    values: np.ndarray
+    scales: np.ndarray
+    kept: np.ndarray
+    occupied: np.ndarray
+    background: np.ndarray
+    centre: np.ndarray
+    half_size: np.ndarray
     resolutions: tuple[int, ...]
     rows: int
     occupancy_cells: int
@@ -78,7 +80,7 @@ class BakedField:
 
     def render_image(
         self,
-        camera_to_world: Float[np.ndarray, "3 4"],
+        camera_to_world: np.ndarray,
         focal: tuple[float, float],
         *,
         centre: tuple[float, float],
@@ -86,7 +88,8 @@ class BakedField:
         height: int,
         threads: int | None = None,
     ) -> BakedImage:
-        """The view of a pinhole camera (OpenCV axes; focal and principal point in pixels), neutral colours."""
+        """The view of a pinhole camera: camera_to_world [3 4], OpenCV axes; focal and principal point in pixels.
+        Neutral colours."""
         import numba
 
         u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
@@ -237,10 +240,8 @@ def bake(
     return baked
 
 
-def quantized_rows(
-    rows: Float[np.ndarray, "n 13"], *, bits: int
-) -> tuple[Float32[np.ndarray, "13"], Int8[np.ndarray, "n 13"]]:
-    """Scale of each number and the rows in units of it, rounded and clipped to +-(2^(bits-1) - 1).
+def quantized_rows(rows: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale [13] of each number and the rows [n, 13] in units of it, int8, rounded and clipped to +-(2^(bits-1) - 1).
 
     The scale is searched among clippings of the largest magnitude; unclipped, the error is at most half a scale.
     """
@@ -262,7 +263,7 @@ CLIPPINGS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Fractions of the largest magnitude that are tried as the end of the scale."""
 
 
-def _occupied_cells(field: "SHGrid", min_density: float, region: "Bounds | None") -> Bool[np.ndarray, "c c c"]:
+def _occupied_cells(field: "SHGrid", min_density: float, region: "Bounds | None") -> np.ndarray:
     cells = field.shape.occupancy_cells
     occupied = field.occupied.cpu().numpy() & (field.density_of_cell.cpu().numpy() > min_density)
     if region is not None:

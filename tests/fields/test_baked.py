@@ -1,0 +1,159 @@
+"""The baked field against the field it was baked from, and its files."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crowdnerf_lab.cameras import look_at, pinhole
+from crowdnerf_lab.fields.baked import BakedField, BakedFieldError, bake, quantized_rows
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.metrics import psnr
+from crowdnerf_lab.rendering import render_view
+from crowdnerf_lab.scene import Bounds
+
+
+@pytest.fixture(scope="module")
+def field() -> SHGrid:
+    """A ball of random colours in empty space."""
+    generator = torch.Generator().manual_seed(0)
+    shape = SHGridShape(resolutions=(8, 16, 32), log2_rows=12, occupancy_cells=32, steps=128)
+    grid = SHGrid(Bounds(centre=torch.zeros(3), half_size=torch.full((3,), 2.0)), shape=shape)
+    grid.table.data[:, :13] = 0.6 * torch.randn(grid.table.shape[0], 13, generator=generator)
+    side = (torch.arange(32) + 0.5) / 32
+    unit = torch.stack(torch.meshgrid(side, side, side, indexing="ij"), dim=-1)
+    inside = ((unit - 0.5).norm(dim=-1) < 0.13).float()
+    grid.table.data[:, 0] += 2.0
+    grid.density_of_cell.copy_(inside * 10)
+    grid.occupied.copy_(inside > 0)
+    return grid
+
+
+@pytest.fixture(scope="module")
+def cameras():
+    eye = torch.tensor([[2.5, 0.5, 0.4], [-1.0, 2.4, 0.8]])
+    return pinhole(look_at(eye, torch.zeros_like(eye)), torch.full((2,), 50.0), width=40, height=32)
+
+
+def image_of(baked: BakedField, cameras, index: int) -> torch.Tensor:
+    image = baked.render_image(
+        cameras.camera_to_world[index].numpy(),
+        tuple(cameras.focal[index].tolist()),
+        centre=tuple(cameras.centre[index].tolist()),
+        width=40,
+        height=32,
+        threads=1,
+    )
+    return torch.from_numpy(image.colour)
+
+
+@pytest.mark.row("S43", "S48")
+def test_eight_bits_look_like_the_teacher_and_weigh_less(field: SHGrid, cameras) -> None:
+    baked = bake(field)
+    for index in range(2):
+        teacher = render_view(field, cameras, index).colour
+        assert psnr(image_of(baked, cameras, index), teacher) > 40
+    assert baked.bytes < 0.3 * field.table.numel() * 4
+
+
+@pytest.mark.row("S50")
+def test_fewer_bits_and_levels_lose_more(field: SHGrid, cameras) -> None:
+    teacher = render_view(field, cameras, 0).colour
+    by_bits = [psnr(image_of(bake(field, bits=bits), cameras, 0), teacher) for bits in (3, 5, 8)]
+    by_levels = [psnr(image_of(bake(field, levels=levels), cameras, 0), teacher) for levels in (1, 2, 3)]
+    assert by_bits == sorted(by_bits)
+    assert by_levels == sorted(by_levels)
+    assert bake(field, levels=1).bytes < bake(field, levels=2).bytes < bake(field, levels=3).bytes
+
+
+def test_pruning_keeps_every_row_that_is_looked_up(field: SHGrid, cameras) -> None:
+    """Zeroing the rows that baking drops changes nothing in the teacher's own picture."""
+    baked = bake(field)
+    kept = torch.from_numpy(np.unpackbits(baked.kept, count=len(field.table)).astype(bool))
+    assert 0 < kept.sum() < len(kept)
+    before = render_view(field, cameras, 0).colour
+    full = field.table.data.clone()
+    try:
+        field.table.data[~kept] = 0
+        torch.testing.assert_close(render_view(field, cameras, 0).colour, before, atol=1e-6, rtol=0)
+    finally:
+        field.table.data.copy_(full)
+
+
+def test_region_cuts_what_lies_outside(field: SHGrid) -> None:
+    corner = Bounds(centre=torch.tensor([0.5, 0.0, 0.0]), half_size=torch.tensor([0.5, 2.0, 2.0]))
+    half = bake(field, region=corner)
+    assert 0.3 < len(half.values) / len(bake(field).values) < 0.8
+
+
+@given(st.integers(2, 8), st.integers(0, 2**16))
+def test_quantization_error_is_at_most_half_a_step_unless_clipped(bits: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).normal(size=(50, 13)).astype(np.float32)
+    scale, quantized = quantized_rows(rows, bits=bits)
+    top = 2 ** (bits - 1) - 1
+    assert np.abs(quantized).max() <= top
+    unclipped = np.abs(quantized) < top
+    error = np.abs(quantized * scale - rows)
+    assert (error[unclipped] <= np.broadcast_to(scale, rows.shape)[unclipped] * 0.5001).all()
+
+
+def test_file_round_trip_gives_the_same_picture(field: SHGrid, cameras, tmp_path: Path) -> None:
+    baked = bake(field)
+    again = BakedField.load(baked.save(tmp_path / "field.safetensors"))
+    assert torch.equal(image_of(again, cameras, 0), image_of(baked, cameras, 0))
+    assert again.bytes == baked.bytes
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_truncated_file_is_refused(field: SHGrid, tmp_path: Path, keep: int) -> None:
+    path = bake(field).save(tmp_path / "field.safetensors")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(BakedFieldError, match=r"field\.safetensors.*fetch"):
+        BakedField.load(path)
+
+
+def test_inconsistent_file_is_refused(field: SHGrid, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    path = replace(bake(field), steps=0).save(tmp_path / "field.safetensors")
+    with pytest.raises(BakedFieldError, match="steps 0"):
+        BakedField.load(path)
+    path = replace(bake(field), values=np.zeros((3, 13), np.int8)).save(tmp_path / "field.safetensors")
+    with pytest.raises(BakedFieldError, match="3 are stored"):
+        BakedField.load(path)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("bits", 1), ("bits", 9), ("levels", 4)])
+def test_impossible_bakes_are_refused(field: SHGrid, argument: str, value: int) -> None:
+    with pytest.raises(ValueError, match=argument):
+        bake(field, **{argument: value})
+
+
+def test_bake_says_what_it_did(field: SHGrid, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "crowdnerf_lab"):
+        bake(field)
+    assert "8 bits" in caplog.text
+
+
+@pytest.mark.row("S28")
+def test_a_ue_renders_without_torch(field: SHGrid, tmp_path: Path) -> None:
+    path = bake(field).save(tmp_path / "field.safetensors")
+    script = f"""
+import sys
+for absent in ("torch", "pydantic", "scipy", "jaxtyping", "safetensors", "onnxruntime"):
+    sys.modules[absent] = None
+sys.path[:0] = {sys.path!r}
+import numpy as np
+from crowdnerf_lab.fields.baked import BakedField
+pose = np.array([[0.0, 0, 1, -2.5], [-1, 0, 0, 0], [0, -1, 0, 0]])
+image = BakedField.load({str(path)!r}).render_image(pose, (50, 50), centre=(20, 16), width=40, height=32)
+assert image.opacity[16, 20] > 0.5 and image.opacity[0, 0] < 1e-6, image.opacity
+assert 1.0 < image.depth[16, 20] < 2.5, image.depth[16, 20]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
