@@ -1,0 +1,155 @@
+"""Where the crowd stood, and what the screening found."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+from torch import Tensor
+
+from crowdnerf_lab.cameras import Cameras, pinhole
+from crowdnerf_lab.captures.bundle import CaptureSet, Photo
+from crowdnerf_lab.captures.screening import ScreeningReport, ScreeningRow
+from crowdnerf_lab.figures.style import (
+    COLOUR_OF,
+    FAINT,
+    GRID,
+    INK,
+    KEPT,
+    REASONS,
+    TEMPLATE,
+    WIDTH,
+    colours_of,
+)
+
+
+def capture_map(
+    groups: Mapping[str, Cameras],
+    *,
+    points: Float[Tensor, "n 3"] | None = None,
+    point_colours: Float[Tensor, "n 3"] | None = None,
+    frustum_m: float = 1.2,
+    title: str = "",
+) -> go.Figure:
+    """Where the crowd stood and what it looked at: camera frusta in ENU metres, one colour a group, and scene points.
+
+    groups: cameras by what they have in common ("kept", "blurred"); each becomes one line trace, whatever its size.
+    frustum_m: depth to which a frustum is drawn. point_colours: sRGB in [0, 1]; grey when absent.
+    """
+    figure = go.Figure()
+    if points is not None:
+        figure.add_trace(
+            go.Scatter3d(
+                **_columns(points.numpy()),
+                mode="markers",
+                marker={"size": 1.6, "color": FAINT if point_colours is None else _css_colours(point_colours)},
+                name="scene points",
+                hoverinfo="skip",
+            )
+        )
+    for (name, cameras), colour in zip(groups.items(), colours_of(groups), strict=True):
+        figure.add_trace(
+            go.Scatter3d(
+                **_columns(frustum_lines(cameras, frustum_m)),
+                mode="lines",
+                line={"color": colour, "width": 2.5},
+                name=f"{name} ({len(cameras)})",
+                hoverinfo="skip",
+            )
+        )
+    axis = {"backgroundcolor": "white", "gridcolor": GRID, "zeroline": False, "showspikes": False, "color": FAINT}
+    figure.update_layout(
+        template=TEMPLATE,
+        title=title,
+        width=WIDTH,
+        height=560,
+        margin={"l": 0, "r": 0, "t": 40 if title else 0, "b": 0},
+        legend={"x": 0.01, "y": 0.98, "itemsizing": "constant"},
+        scene={
+            "aspectmode": "data",
+            "xaxis": {**axis, "title": "east, m"},
+            "yaxis": {**axis, "title": "north, m"},
+            "zaxis": {**axis, "title": "up, m"},
+            "camera": {"eye": {"x": -0.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.25}},
+        },
+    )
+    return figure
+
+
+def crowd_map(captures: CaptureSet, report: ScreeningReport) -> go.Figure:
+    """The crowd as its phones report themselves: the photos that were kept, and those rejected by reason."""
+    found = {row.photo: REASONS[row.check] for row in report.rejected}
+    posed = [photo for photo in captures.photos if photo.reported and photo.focal_px]
+    names = [KEPT, *dict.fromkeys(found.values())]
+    return capture_map(
+        {name: _reported_cameras([photo for photo in posed if found.get(photo.file, KEPT) == name]) for name in names}
+    )
+
+
+def screening_margins(report: ScreeningReport) -> go.Figure:
+    """How far every photo is inside (above 0) or outside the limit of each check, least first, in the check's unit."""
+    units = {"direction": "degrees", "dark": "stops", "over": "% of the picture", "blur": "stops"}
+    figure = make_subplots(cols=len(units), subplot_titles=[REASONS[check] for check in units], horizontal_spacing=0.07)
+    for column, (check, unit) in enumerate(units.items(), start=1):
+        rows = sorted((row for row in report.rows if row.check == check), key=_margin)
+        figure.add_trace(
+            go.Scatter(
+                y=[_margin(row) for row in rows],
+                mode="markers",
+                marker={"size": 5, "color": [COLOUR_OF[KEPT if row.kept else REASONS[check]] for row in rows]},
+                text=[row.photo for row in rows],
+                hovertemplate="%{text}: %{y:.2f} " + unit + "<extra></extra>",
+                showlegend=False,
+            ),
+            row=1,
+            col=column,
+        )
+        figure.update_yaxes(title={"text": unit, "standoff": 2}, row=1, col=column)
+    figure.add_hline(y=0, line={"color": INK, "width": 1})
+    figure.update_xaxes(title="photos, by rank")
+    figure.update_layout(template=TEMPLATE, width=WIDTH, height=320)
+    return figure
+
+
+def frustum_lines(cameras: Cameras, depth: float) -> NDArray[np.float32]:
+    """The edges of all frusta as one polyline [m 3] whose pieces are separated by rows of NaN; depth in metres."""
+    width, height = cameras.width.to(cameras.focal), cameras.height.to(cameras.focal)
+    u = torch.stack([torch.zeros_like(width), width, width, torch.zeros_like(width)], dim=-1)
+    v = torch.stack([torch.zeros_like(height), torch.zeros_like(height), height, height], dim=-1)
+    plane = (torch.stack([u, v], dim=-1) - cameras.centre[:, None]) / cameras.focal[:, None]
+    local = depth * torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1)
+    pose = cameras.camera_to_world
+    corners = torch.einsum("nij,nkj->nki", pose[..., :3], local) + pose[:, None, :, 3]
+    a, b, c, d = corners.unbind(1)
+    eye, gap = pose[..., 3], torch.full_like(pose[..., 3], torch.nan)
+    return torch.stack([a, b, c, d, a, eye, b, gap, c, eye, d, gap], dim=1).reshape(-1, 3).numpy()
+
+
+def _margin(row: ScreeningRow) -> float:
+    if row.check == "direction":
+        return math.degrees(row.threshold - row.measured)
+    if row.check == "over":
+        return 100 * (row.threshold - row.measured)
+    return row.measured - row.threshold
+
+
+def _reported_cameras(photos: Sequence[Photo]) -> Cameras:
+    poses = [photo.reported.camera_to_world for photo in photos if photo.reported]
+    return pinhole(
+        torch.tensor(poses).reshape(-1, 3, 4),
+        torch.tensor([photo.focal_px or 1.0 for photo in photos]),
+        width=torch.tensor([photo.width for photo in photos]),
+        height=torch.tensor([photo.height for photo in photos]),
+    )
+
+
+def _columns(rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    return {"x": rows[:, 0], "y": rows[:, 1], "z": rows[:, 2]}
+
+
+def _css_colours(colours: Float[Tensor, "n 3"]) -> list[str]:
+    return [f"rgb({r},{g},{b})" for r, g, b in (colours.clamp(0, 1) * 255).round().int().tolist()]

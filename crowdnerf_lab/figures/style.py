@@ -1,0 +1,68 @@
+"""The visual language of all figures: sizes, ink, fonts, and colours that mean the same everywhere.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+from collections.abc import Iterable
+
+import plotly.graph_objects as go
+
+WIDTH = 960
+"""Width of every figure in pixels: a notebook's column, and GitHub's."""
+GAP = 10
+"""Pixels between pictures that stand side by side."""
+INK, FAINT, GRID = "#1f2a36", "#6b7785", "#e6eaee"
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
+QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#000000")
+REASONS = {
+    "consent": "without consent",
+    "readable": "unreadable",
+    "direction": "wrong way",
+    "dark": "dark",
+    "over": "over-exposed",
+    "blur": "blurred",
+}
+"""A reader's word for what each check of the screening finds."""
+COLOUR_OF_DEVICE: dict[str, str] = {
+    "phone": "#0072B2",
+    "glasses": "#CC79A7",
+    "browser": "#E69F00",
+    "laptop": "#009E73",
+    "server": "#D55E00",
+}
+"""A class of devices has the same colour through the whole series."""
+SYMBOL_OF_FORMAT: dict[str, str] = {
+    "onnx_float32": "circle-open",
+    "onnx_int8_weights": "square-open",
+    "onnx_int8_qdq": "diamond-open",
+    "baked": "hexagon-open",
+}
+NAME_OF_FORMAT: dict[str, str] = {
+    "onnx_float32": "ONNX float32",
+    "onnx_int8_weights": "ONNX, int8 weights",
+    "onnx_int8_qdq": "ONNX int8",
+    "baked": "baked field",
+}
+KEPT = "kept"
+COLOUR_OF = dict(zip([KEPT, *REASONS.values()], [*QUALITATIVE[:1], *QUALITATIVE[6:], *QUALITATIVE[1:5]], strict=True))
+"""What has the same colour in every figure."""
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "title": {"x": 0.0, "xref": "paper", "xanchor": "left", "font": {"size": 15}},
+        "colorway": list(QUALITATIVE),
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+        "legend": {"bgcolor": "rgba(0,0,0,0)"},
+        "xaxis": {"gridcolor": GRID, "zeroline": False, "linecolor": FAINT, "ticks": "outside", "tickcolor": FAINT},
+        "yaxis": {"gridcolor": GRID, "zeroline": False, "linecolor": FAINT, "ticks": "outside", "tickcolor": FAINT},
+        "hoverlabel": {"font": {"family": FONT}},
+    }
+)
+
+
+def colours_of(names: Iterable[str]) -> list[str]:
+    """A colour for each name: its own where it has one in every figure, else the next of the palette."""
+    return [COLOUR_OF.get(name, QUALITATIVE[position % len(QUALITATIVE)]) for position, name in enumerate(names)]

@@ -1,0 +1,92 @@
+"""Maps of the crowd and of what the screening found: everything is where it should be, and small."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crowdnerf_lab import figures
+from crowdnerf_lab.cameras import Cameras, look_at, pinhole, project
+from crowdnerf_lab.captures.bundle import concert
+from crowdnerf_lab.captures.screening import Check, ScreeningReport, ScreeningRow
+from crowdnerf_lab.figures.crowd import frustum_lines
+
+
+def ring(count: int) -> Cameras:
+    angle = torch.arange(count) * 2 * torch.pi / max(count, 1)
+    eyes = torch.stack([10 * torch.cos(angle), 10 * torch.sin(angle), torch.full_like(angle, 2.0)], dim=-1)
+    return pinhole(look_at(eyes, torch.zeros(count, 3)), torch.full((count,), 300.0), width=320, height=240)
+
+
+def screening_row(photo: str, check: Check, *, measured: float, threshold: float, kept: bool) -> ScreeningRow:
+    return ScreeningRow(
+        ue="ue00",
+        photo=photo,
+        path=Path(photo),
+        check=check,
+        kept=kept,
+        reason="" if kept else check,
+        measured=measured,
+        threshold=threshold,
+    )
+
+
+@given(st.integers(1, 5), st.floats(0.1, 20))
+def test_frusta_reach_the_corners_of_their_images_at_the_given_depth(count: int, depth: float):
+    cameras = ring(count)
+    lines = torch.from_numpy(frustum_lines(cameras, depth)).reshape(count, -1, 3)
+    pixels, along = project(cameras, lines[:, 2])
+    torch.testing.assert_close(along, torch.full((count,), depth), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(pixels, torch.tensor([320.0, 240.0]).expand(count, 2), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(lines[:, 5], cameras.positions)
+
+
+def test_a_map_draws_each_group_as_one_line_trace_with_equal_axes():
+    figure = figures.capture_map({"kept": ring(40), "blurred": ring(3)}, points=torch.zeros(5, 3))
+    assert [trace.name for trace in figure.data] == ["scene points", "kept (40)", "blurred (3)"]
+    assert figure.layout.scene.aspectmode == "data"
+    assert figure.data[1].line.color != figure.data[2].line.color
+
+
+def test_a_map_of_two_thousand_cameras_stays_small():
+    assert len(figures.capture_map({"crowd": ring(2000)}).to_json()) < 1_000_000
+
+
+def test_point_colours_are_the_scene_s():
+    points, colours = torch.zeros(2, 3), torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.0, 2.0]])
+    figure = figures.capture_map({"kept": ring(2)}, points=points, point_colours=colours)
+    assert list(figure.data[0].marker.color) == ["rgb(255,51,0)", "rgb(0,0,255)"]
+
+
+def test_margins_are_positive_inside_the_limit_whichever_way_the_limit_points():
+    report = ScreeningReport(
+        (
+            screening_row("a", "direction", measured=math.radians(10), threshold=math.radians(30), kept=True),
+            screening_row("b", "direction", measured=math.radians(90), threshold=math.radians(30), kept=False),
+            screening_row("a", "blur", measured=-6.0, threshold=-7.0, kept=True),
+            screening_row("a", "over", measured=0.5, threshold=0.1, kept=False),
+        )
+    )
+    direction, dark, over, blur = figures.screening_margins(report).data
+    assert list(direction.y) == pytest.approx([-60, 20])
+    assert list(direction.text) == ["b", "a"]
+    assert not dark.y
+    assert list(over.y) == pytest.approx([-40])
+    assert list(blur.y) == [1.0]
+    assert direction.marker.color[1] == blur.marker.color[0] != direction.marker.color[0]
+
+
+def test_the_crowd_is_mapped_by_what_the_screening_found():
+    captures = concert()
+    bad = captures.photos[4].file
+    report = ScreeningReport(
+        tuple(
+            screening_row(photo.file, "blur", measured=0.0, threshold=1.0, kept=photo.file != bad)
+            for photo in captures.photos
+        )
+    )
+    figure = figures.crowd_map(captures, report)
+    assert [trace.name for trace in figure.data] == [f"kept ({len(captures.photos) - 1})", "blurred (1)"]
