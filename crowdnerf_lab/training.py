@@ -73,14 +73,14 @@ class FitSettings:
 
     shape: SHGridShape = field(default_factory=SHGridShape)
     stages: tuple[Stage, ...] = (Stage(0, 64, 2), Stage(120, 96, 3), Stage(350, 128, 4))
-    pyramid: tuple[tuple[float, int], ...] = ((0.0, 1),)
+    pyramid: tuple[tuple[float, int], ...] = ((0.0, 2), (0.5, 1))
     samples_per_step: int = 12288
     rate: float = 0.04
     rate_end: float = 0.02
     warm_steps: int = 20
     appearance_rate: float = 0.01
-    distortion: float = 0.002
-    robust_scale: float = 0.15
+    distortion: float = 0.005
+    robust_scale: float = 0.4
     occupancy: OccupancySettings = field(default_factory=OccupancySettings)
     appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
 

@@ -34,7 +34,7 @@ class SHGridShape:
     log2_rows: int = 18
     occupancy_cells: int = 128
     steps: int = 256
-    near: float = 0.05
+    near: float = 0.15
     far: float = 12.0
 
     def __post_init__(self) -> None:
