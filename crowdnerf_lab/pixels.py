@@ -51,7 +51,8 @@ def rays_of_pixels(cameras: Cameras, plane: Float[Tensor, "n 2"], photo: Int[Ten
     """Rays through points (x, y) of the planes z = 1 of the cameras `photo`; time is that of every photo of the
     scene."""
     pose = cameras.camera_to_world[photo]
-    directions = (pose[..., :2] @ plane[..., None])[..., 0] + pose[..., 2]
+    # Column by column: a batched matrix product of such small matrices takes ten times as long.
+    directions = pose[..., 0] * plane[:, :1] + pose[..., 1] * plane[:, 1:] + pose[..., 2]
     directions = torch.nn.functional.normalize(directions, dim=-1)
     return Rays(
         origins=pose[..., 3].contiguous(),

@@ -38,8 +38,7 @@ class RowAdam(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["step"] = 0
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
+            state["mean"], state["square"] = _zeros_like(parameter), _zeros_like(parameter)
         state["step"] += 1
         gradient = parameter.grad
         assert gradient is not None
@@ -58,3 +57,10 @@ class RowAdam(torch.optim.Optimizer):
         square = state["square"][index].lerp_(values * values, 1 - beta2)
         state["mean"][index], state["square"][index] = mean, square
         parameter[index] -= group["lr"] * mean * corrections[0] / ((square * corrections[1]).sqrt() + group["epsilon"])
+
+
+def _zeros_like(parameter: Tensor) -> Tensor:
+    """Zeros of a parameter's size. On CPU numpy makes them: it asks for huge pages, which make random rows cheaper."""
+    if parameter.device.type == "cpu":
+        return torch.from_numpy(np.zeros(parameter.shape, np.float32))
+    return torch.zeros_like(parameter)
