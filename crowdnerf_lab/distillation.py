@@ -124,17 +124,17 @@ def distil(
         raise ValueError("give distil() either seconds or steps")
     check_trainable(scene)
     settings = settings or DistilSettings()
+    started = time.perf_counter()
+    cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
+    train = render_pseudo_views(teacher, cameras, folder=workspace, progress=progress)
+    held_out = _held_out_views(teacher, scene, width, height, seed, settings)
+    render_seconds = time.perf_counter() - started
+    state = _initial_state(scene, size, (width, height), seed, settings)
+    identity = _identity(train, size, seed, settings)
+    if checkpoint is not None and Path(checkpoint).exists():
+        _load_checkpoint(state, Path(checkpoint), identity)
+    budget = Budget(seconds=seconds, steps=steps)
     with _threads(threads), interrupts() as interrupted:
-        started = time.perf_counter()
-        cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
-        train = render_pseudo_views(teacher, cameras, folder=workspace, progress=progress)
-        held_out = _held_out_views(teacher, scene, width, height, seed, settings)
-        render_seconds = time.perf_counter() - started
-        state = _initial_state(scene, size, seed, settings)
-        identity = _identity(train, size, seed, settings)
-        if checkpoint is not None and Path(checkpoint).exists():
-            _load_checkpoint(state, Path(checkpoint), identity)
-        budget = Budget(seconds=seconds, steps=steps)
         for used in _training(state, train, budget, seed, settings, interrupted, progress):
             _record(state, held_out)
             if checkpoint is not None:
@@ -199,11 +199,15 @@ class _State:
     history: list[FitRecord] = field(default_factory=list)
 
 
-def _initial_state(scene: PosedScene, size: str, seed: int, settings: DistilSettings) -> _State:
+def _initial_state(
+    scene: PosedScene, size: str, view_size: tuple[int, int], seed: int, settings: DistilSettings
+) -> _State:
     planes = planes_across(scene.cameras[scene.train], scene.bounds)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = RayMLP(planes, size, activation=settings.activation, upsampling=settings.upsampling)
+        student = RayMLP(
+            planes, size, activation=settings.activation, upsampling=settings.upsampling, view_size=view_size
+        )
     return _State(student, torch.optim.Adam(student.parameters(), lr=settings.rate, betas=(0.9, 0.99), fused=True))
 
 

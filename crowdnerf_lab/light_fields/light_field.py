@@ -24,6 +24,12 @@ class LightField(Protocol):
         """Images of the cameras, sRGB in [0, 1], at the given size (the cameras' field of view is kept)."""
         ...
 
+    def from_rays(
+        self, origins: Float[Tensor, "n 3 #r #c"], directions: Float[Tensor, "n 3 r c"]
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Images, channels first, from the rays through the cells' centres: what a device's graph computes."""
+        ...
+
 
 def cells_across(pixels: int) -> int:
     """Cells that cover a side of an image; the last one may reach beyond the border."""

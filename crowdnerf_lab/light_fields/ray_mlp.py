@@ -9,6 +9,7 @@ Distilled from the concert's field in the same time, views between the captured 
 points at fixed distances from the camera.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class RayMLP(nn.Module):
     left out: it folds away in the device's graph, and the residual body trains without it.
 
     The network knows rays, not pixels: it draws cells of the angular size that it was distilled with, so ask it for
-    images whose focal length in pixels is near that.
+    images of about view_size (width, height), or for part of such a view.
     """
 
     bounds_centre: Float[Tensor, "3"]
@@ -91,12 +92,14 @@ class RayMLP(nn.Module):
         activation: str = "relu",
         upsampling: str = "pixel_shuffle",
         frequencies: int = 6,
+        view_size: tuple[int, int] = (320, 240),
     ) -> None:
         super().__init__()
         _one_of("size", size, DEPTH_AND_WIDTH)
         _one_of("activation", activation, ACTIVATIONS)
         _one_of("upsampling", upsampling, UPSAMPLINGS)
         self.size, self.activation, self.upsampling, self.frequencies = size, activation, upsampling, frequencies
+        self.view_size = view_size
         self.register_buffer("bounds_centre", planes.bounds.centre.clone())
         self.register_buffer("bounds_half_size", planes.bounds.half_size.clone())
         self.register_buffer("normal", planes.normal.clone())
@@ -184,6 +187,7 @@ def save_light_field(light_field: RayMLP, path: Path) -> Path:
         "activation": light_field.activation,
         "upsampling": light_field.upsampling,
         "frequencies": str(light_field.frequencies),
+        "view_size": json.dumps(light_field.view_size),
     }
     return write_tensors(path, light_field.state_dict(), kind=FORMAT, header=header)
 
@@ -199,8 +203,14 @@ def load_light_field(path: Path) -> RayMLP:
             activation=header["activation"],
             upsampling=header["upsampling"],
             frequencies=int(header["frequencies"]),
+            view_size=_size_of(header["view_size"]),
         )
         light_field.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise LightFieldError(f"{path} does not fit its own header ({error}); fetch or distil it again") from error
     return light_field.eval()
+
+
+def _size_of(text: str) -> tuple[int, int]:
+    width, height = json.loads(text)
+    return int(width), int(height)
