@@ -121,7 +121,7 @@ class RayMLP(nn.Module):
 
     def points(
         self, origins: Float[Tensor, "n 3 #r #c"], directions: Float[Tensor, "n 3 r c"]
-    ) -> Float[Tensor, "n 3*k r c"]:
+    ) -> Float[Tensor, "n p r c"]:
         """The K points of each ray in units of the bounds ([-1, 1] inside), contracted to [-2, 2] outside.
 
         The contraction is Mip-NeRF 360's (Barron et al. 2022) in the infinity norm: x (2 - 1/|x|) / |x| beyond 1.
@@ -206,7 +206,7 @@ def load_light_field(path: Path) -> RayMLP:
             view_size=_size_of(header["view_size"]),
         )
         light_field.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise LightFieldError(f"{path} does not fit its own header ({error}); fetch or distil it again") from error
     return light_field.eval()
 
