@@ -46,7 +46,7 @@ def test_a_student_learns_its_teacher(scene: PosedScene, upsampling: str) -> Non
         untrained = psnr(RayMLP(planes_across(scene.cameras, scene.bounds), "XS")(cameras, 40, 48), truths)
     constant = psnr(truths.mean((0, 1, 2)).expand_as(truths), truths)
     assert distilled > max(untrained, constant) + 2
-    assert result.history[-1].held_out_psnr == pytest.approx(distilled, abs=1.5)
+    assert result.history[-1].held_out_psnr == pytest.approx(distilled, abs=2)
     assert not result.interrupted
 
 
