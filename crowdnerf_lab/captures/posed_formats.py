@@ -6,6 +6,7 @@ instant-ngp's aabb_scale, scale and offset are not read.
 """
 
 import itertools
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, 
 from crowdnerf_lab.captures.photos import PhotoError, read_photo
 from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
 from crowdnerf_lab.scene import PosedScene, bounds_of, check_trainable
+
+logger = logging.getLogger(__name__)
 
 TRANSFORMS = "transforms.json"
 SHARES = ("train", "val", "test")
@@ -217,6 +220,15 @@ def _scene_of(root: Path, listed: list[_Listed], *, held_out_every: int) -> tupl
         origin_wgs84=None,
     )
     check_trainable(scene)
+    if len(found) < len(listed):
+        logger.warning(
+            "%s: %d of %d listed photos are absent and %d damaged; the other %d are used",
+            root,
+            len(absent),
+            len(listed),
+            len(unreadable),
+            len(found),
+        )
     return scene, MissingFiles(listed=len(listed), absent=tuple(absent), unreadable=tuple(unreadable))
 
 
