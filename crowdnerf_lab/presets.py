@@ -26,6 +26,8 @@ class Preset:
     """What a UE shows."""
     held_out_views: int
     """Views that a notebook evaluates; 0 means all."""
+    judged_views: int
+    """Held-out views by which each artefact is judged; 0 means all."""
     timed_frames: int
     cell_seconds: int
     """A notebook cell that takes longer has hung."""
@@ -38,15 +40,16 @@ _PRESETS = {
             name="tiny",
             photo_downscale=4,
             calibration_photos=24,
-            quick_fit_seconds=3,
-            fit_seconds=6,
-            ablation_seconds=2,
+            quick_fit_seconds=5,
+            fit_seconds=8,
+            ablation_seconds=3,
             least_psnr=12.5,
             distil_views=24,
             distil_seconds=6,
             view_width=80,
             view_height=64,
-            held_out_views=3,
+            held_out_views=2,
+            judged_views=2,
             timed_frames=3,
             cell_seconds=240,
         ),
@@ -63,6 +66,7 @@ _PRESETS = {
             view_width=320,
             view_height=240,
             held_out_views=0,
+            judged_views=4,
             timed_frames=20,
             cell_seconds=900,
         ),
@@ -79,6 +83,7 @@ _PRESETS = {
             view_width=320,
             view_height=240,
             held_out_views=0,
+            judged_views=0,
             timed_frames=100,
             cell_seconds=7200,
         ),

@@ -1,12 +1,13 @@
 """The figures of the notebooks, in one visual language: black ink, few colours, nothing that says nothing."""
 
 from crowdnerf_lab.figures.crowd import capture_map, crowd_map, screening_margins
-from crowdnerf_lab.figures.measurements import latency_bars, rate_distortion, table, training_curve
+from crowdnerf_lab.figures.measurements import bytes_over_views, latency_bars, rate_distortion, table, training_curve
 from crowdnerf_lab.figures.pictures import contact_sheet, false_colour, image_strip, side_by_side, triptych
 from crowdnerf_lab.figures.style import REASONS
 
 __all__ = [
     "REASONS",
+    "bytes_over_views",
     "capture_map",
     "contact_sheet",
     "crowd_map",

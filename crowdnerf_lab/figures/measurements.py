@@ -1,5 +1,6 @@
 """What was measured: tables, training curves, bytes against decibels, milliseconds against budgets."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from crowdnerf_lab.figures.style import (
     WIDTH,
     colours_of,
 )
+from crowdnerf_lab.network.view_engine import ViewAccount
 
 
 @runtime_checkable
@@ -167,6 +169,32 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile]) 
     )
     figure.update_xaxes(title="ms a frame, measured here", type="log")
     figure.update_yaxes(autorange="reversed", ticks="", automargin=True)
+    return figure
+
+
+def bytes_over_views(accounts: Mapping[str, ViewAccount], *, most: int = 10_000) -> go.Figure:
+    """Bytes over the air for a number of views, both logarithmic: one line an inference path, named at its end."""
+    views = [round(10 ** (step / 8)) for step in range(round(8 * math.log10(most)) + 1)]
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=views,
+                y=[account.total_bytes(count) / 1e6 for count in views],
+                mode="lines+text",
+                line={"color": colour, "width": 2},
+                text=[""] * (len(views) - 1) + [f"  {name}"],
+                textposition="middle right",
+                textfont={"color": colour},
+                cliponaxis=False,
+                hovertemplate="%{x} views: %{y:.3g} MB<extra>" + name + "</extra>",
+                showlegend=False,
+            )
+            for (name, account), colour in zip(accounts.items(), colours_of(accounts), strict=True)
+        ]
+    )
+    figure.update_layout(template=TEMPLATE, width=WIDTH, height=360, margin={"t": 20, "r": 200})
+    figure.update_xaxes(title="views shown", type="log", dtick=1)
+    figure.update_yaxes(title="MB over the air", type="log", dtick=1)
     return figure
 
 

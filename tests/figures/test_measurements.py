@@ -8,6 +8,7 @@ from crowdnerf_lab import figures
 from crowdnerf_lab.catalogue.card import CardFile, Format, Latency, MeasuredQuality, ModelCard, Probe, Provenance
 from crowdnerf_lab.devices.profile import device_profile
 from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE, SYMBOL_OF_FORMAT
+from crowdnerf_lab.network.view_engine import ViewAccount, break_even_views
 
 DIGEST = "0" * 64
 
@@ -96,3 +97,15 @@ def test_latency_bars_reach_from_the_median_to_the_95th_percentile_beside_the_bu
     assert list(bars.error_x.array) == pytest.approx([25.0, 20.0, 700.0])
     assert list(budgets.x) == [33.3, 100.0, 100.0]
     assert len(set(bars.y)) == len(CARDS)
+
+
+def test_the_bytes_of_both_paths_cross_where_the_download_pays_off():
+    accounts = {
+        "network": ViewAccount("network", bytes_once=0, bytes_per_view=10_000, server_ms=50.0, device_ms=1.0),
+        "device": ViewAccount("device", bytes_once=1_000_000, bytes_per_view=0, server_ms=0.0, device_ms=20.0),
+    }
+    network, device = figures.bytes_over_views(accounts).data
+    cheaper = [count for count, sent, kept in zip(network.x, network.y, device.y, strict=True) if sent < kept]
+    assert max(cheaper) < break_even_views(accounts["device"], accounts["network"]) == 100
+    assert network.y[network.x.index(100)] == device.y[0] == pytest.approx(1.0)
+    assert network.text[-1].strip() == "network"

@@ -1,0 +1,201 @@
+"""What the notebooks of one preset share: made once, kept in a folder, loaded by whichever notebook needs it next.
+
+A notebook asks the workbench for what an earlier one made. What is not there yet is made here, in the same way, so that
+every notebook can be opened alone.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_captures, write_captures
+from crowdnerf_lab.captures.calibration import calibrate
+from crowdnerf_lab.captures.photos import read_photo
+from crowdnerf_lab.captures.screening import screen
+from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
+from crowdnerf_lab.devices.fitting import fit_to, reference_of
+from crowdnerf_lab.devices.measure import intrinsics
+from crowdnerf_lab.devices.profile import device_profiles
+from crowdnerf_lab.distillation import distil
+from crowdnerf_lab.fields.baked import BakedField, bake
+from crowdnerf_lab.fields.sh_grid import SHGrid
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP, load_light_field, save_light_field
+from crowdnerf_lab.network.view_engine import ViewRequest
+from crowdnerf_lab.presets import Preset, preset
+from crowdnerf_lab.rendering import render_view
+from crowdnerf_lab.scene import PosedScene, area_resized
+from crowdnerf_lab.training import fit, load_field, save_field
+
+logger = logging.getLogger(__name__)
+
+RUNS_VARIABLE = "CROWDNERF_RUNS"
+"""Environment variable that names the folder of all presets' results; without it, `runs` of the checkout."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views that no UE took, at the size that a UE shows: cameras, and the true pictures in [0, 1]."""
+
+    cameras: Cameras
+    truths: tuple[Float[Tensor, "h w 3"], ...]
+
+    def __len__(self) -> int:
+        return len(self.truths)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The concert at the sizes of one preset, and what has been made of it so far in the folder `root`."""
+
+    root: Path
+    preset: Preset
+
+    @cached_property
+    def _full_scene(self) -> PosedScene:
+        return calibrate(self.captures(), poses="truth")[0]
+
+    def captures(self) -> CaptureSet:
+        """The crowd's photos that passed the screening."""
+        folder = self.root / "screened"
+        if not (folder / MANIFEST).exists():
+            write_captures(screen(concert())[0], folder)
+        return read_captures(folder)
+
+    def captures_to_calibrate(self) -> CaptureSet:
+        """As many of them, UE after UE, as the preset gives to structure from motion."""
+        captures = self.captures()
+        return captures.keeping([photo.file for photo in captures.photos[: self.preset.calibration_photos or None]])
+
+    def scene(self) -> PosedScene:
+        """The screened photos with their true poses, and the held-out views that judge a field; the preset's size."""
+        return self.sized(self._full_scene)
+
+    def sized(self, scene: PosedScene) -> PosedScene:
+        """A scene as the preset trains on it: photos shrunk, held-out views few enough."""
+        held_out = scene.held_out[: self.preset.held_out_views or None]
+        return scene.with_split(scene.train.tolist(), held_out.tolist()).downscaled(self.preset.photo_downscale)
+
+    def clean_photo(self, index: int) -> Float[Tensor, "h w 3"]:
+        """Photo `index` of the scene as it would be without spoiling; known because the concert is rendered."""
+        captures = self.captures()
+        photo = captures.photos[index]
+        if photo.truth is None or photo.truth.clean_file is None:
+            raise ValueError(f"{photo.file} has no clean twin; only simulated photos have one")
+        scale = self.preset.photo_downscale
+        clean = read_photo(captures.path_of(photo.truth.clean_file))
+        return area_resized(clean, photo.width // scale, photo.height // scale).to(torch.float32) / 255
+
+    def views(self) -> Views:
+        """The held-out views at the size that a UE shows."""
+        return self._views
+
+    @cached_property
+    def _views(self) -> Views:
+        scene, width, height = self._full_scene, self.preset.view_width, self.preset.view_height
+        rows = scene.held_out[: self.preset.held_out_views or None]
+        truths = (area_resized(scene.images[row], width, height).to(torch.float32) / 255 for row in rows.tolist())
+        return Views(cameras=scene.cameras[rows].resized(width, height), truths=tuple(truths))
+
+    def request(self, index: int) -> ViewRequest:
+        """What a UE sends when it asks the network for view `index`."""
+        width, height = self.preset.view_width, self.preset.view_height
+        pose, focal, centre = intrinsics(self.views().cameras, index, width=width, height=height)
+        return ViewRequest(torch.from_numpy(pose), focal=focal, centre=centre, width=width, height=height)
+
+    def renders(self, model: SHGrid | BakedField | RayMLP) -> list[Float[Tensor, "h w 3"]]:
+        """The views as a model shows them, in neutral colours."""
+        return [self.picture(model, index) for index in range(len(self.views()))]
+
+    def picture(self, model: SHGrid | BakedField | RayMLP, index: int = 0) -> Float[Tensor, "h w 3"]:
+        """View `index` as a model shows it, in neutral colours."""
+        cameras = self.views().cameras
+        width, height = self.preset.view_width, self.preset.view_height
+        if isinstance(model, RayMLP):
+            with torch.no_grad():
+                return model(cameras[index : index + 1], height, width)[0]
+        if isinstance(model, BakedField):
+            pose, focal, centre = intrinsics(cameras, index, width=width, height=height)
+            image = model.render_image(pose, focal, centre=centre, width=width, height=height)
+            return torch.from_numpy(image.colour)
+        return render_view(model, cameras, index).colour
+
+    def field(self) -> SHGrid:
+        """The field of notebook 3."""
+        path = self.root / "field.safetensors"
+        if not path.exists():
+            logger.info("training the field that notebook 3 would have left in %s", path)
+            self.keep_field(fit(self.scene(), seconds=self.preset.fit_seconds).model)
+        return load_field(path)
+
+    def keep_field(self, field: SHGrid) -> Path:
+        """Keep a field for the notebooks that follow."""
+        return save_field(field, self.root / "field.safetensors")
+
+    def baked(self) -> BakedField:
+        """The field of notebook 3 for devices that march it."""
+        return bake(self.field())
+
+    def student(self) -> RayMLP:
+        """The student of notebook 4."""
+        path = self.root / "student.safetensors"
+        if not path.exists():
+            logger.info("distilling the student that notebook 4 would have left in %s", path)
+            distillation = distil(
+                self.field(),
+                self.scene(),
+                seconds=self.preset.distil_seconds,
+                views=self.preset.distil_views,
+                width=self.preset.view_width,
+                height=self.preset.view_height,
+                workspace=self.root / "pseudo_views",
+            )
+            self.keep_student(distillation.student)
+        return load_light_field(path)
+
+    def keep_student(self, student: RayMLP) -> Path:
+        """Keep a student for the notebooks that follow."""
+        return save_light_field(student, self.root / "student.safetensors")
+
+    def artefacts(self) -> tuple[Artefact, ...]:
+        """The verified artefacts of notebook 5."""
+        folder = self.root / "artefacts"
+        if not folder.exists():
+            logger.info("fitting the models that notebook 5 would have left in %s", folder)
+            self.fit_to_all_devices()
+        return tuple(open_artefact(card.parent) for card in sorted(folder.glob("*/card.json")))
+
+    def fit_to_all_devices(self) -> tuple[Artefact, ...]:
+        """Models of the field and its student for every bundled device profile, measured here and published."""
+        field, student, scene = self.field(), self.student(), self.scene()
+        reference = reference_of(field, scene, views=self.preset.judged_views)
+        return tuple(
+            artefact
+            for profile in device_profiles()
+            for artefact in fit_to(
+                profile,
+                field=field,
+                students=[student],
+                scene=scene,
+                root=self.root / "artefacts",
+                reference=reference,
+                frames=self.preset.timed_frames,
+                licence=self.captures().licence,
+            )
+        )
+
+
+def open_workbench(name: str) -> Workbench:
+    """The workbench of the preset called `name`, in the folder of that name below $CROWDNERF_RUNS or `runs`."""
+    sizes = preset(name)
+    setting = os.environ.get(RUNS_VARIABLE)
+    runs = Path(setting) if setting else Path(__file__).resolve().parents[1] / "runs"
+    root = runs / sizes.name
+    root.mkdir(parents=True, exist_ok=True)
+    return Workbench(root, sizes)

@@ -1,0 +1,205 @@
+# %% [markdown]
+# # 3 · Training a radiance field on a crowd's photos
+#
+# **Question.** What does a radiance field learn from spoiled photos, how quickly, and what is it worth to model what
+# spoils them?
+#
+# **Predict.** The same field is trained twice, for the same time: once as if all photos were alike, once with each
+# phone's exposure and white balance learned apart and with people in front of the lens distrusted. How many dB lie
+# between the two?
+#
+# **Time.** 4 minutes on two CPU cores. The kernels are written for CPUs: a GPU changes nothing here.
+#
+# **Needs.** The screened and calibrated scene of notebooks [1](01_crowd_ingest.ipynb) and
+# [2](02_calibrate_cameras.ipynb); made if missing.
+
+# %%
+import torch
+
+import crowdnerf_lab as cn
+from crowdnerf_lab.rendering import weights
+
+# %% tags=["parameters"]
+preset = "standard"
+
+# %%
+bench = cn.open_workbench(preset)
+scene = bench.scene()
+views = bench.views()
+
+# %% [markdown]
+# ## From densities to a pixel
+#
+# A ray leaves the camera as $r(t) = o + t\,d$. Interval $i$ of length $\delta_i$ stops a fraction $\alpha_i = 1 -
+# e^{-\sigma_i\delta_i}$ of the light; its colour counts with the weight $w_i = T_i\,\alpha_i$, where $T_i =
+# \prod_{j<i}(1-\alpha_j)$ is what the intervals before it let through. The pixel is $C=\sum_i w_i c_i$ and its
+# opacity $\sum_i w_i \le 1$ (Mildenhall et al. 2020, eq. 3). It is differentiable in $\sigma$ and $c$, and so can be
+# trained (row S1).
+
+# %%
+density = torch.tensor([[0.0, 0.5, 2.0, 2.0]], requires_grad=True)
+w = weights(density, torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]))
+(gradient,) = torch.autograd.grad(w[0, 2], density)
+cn.figures.table(
+    {"interval": i, "density, 1/m": density[0, i].item(), "weight": w[0, i].item(), "∂w₂/∂σ": gradient[0, i].item()}
+    for i in range(4)
+)
+
+# %% [markdown]
+# Read the last column: the third interval (2) counts for more when its own density rises and for less when anything
+# *before* it thickens; what lies behind it does not matter. That is how a photo carves a scene.
+#
+# ## Training
+#
+# The field here is a grid of several resolutions whose cells hold a density and a colour that varies with direction
+# (spherical harmonics of degree 1), trained coarse to fine by fused kernels. The loss compares rendered with
+# photographed pixels, weighing down what the crowd does not agree on: $\mathcal{L} = \sum_r \rho\big(a_{ue}(C(r)) -
+# C^{photo}_r\big)$, where $a_{ue}$ is a phone's own exposure and white balance and $\rho$ forgives large residuals,
+# such as a raised arm (S14, S65).
+
+# %%
+fit = cn.fit(scene, seconds=bench.preset.fit_seconds)
+bench.keep_field(fit.model)
+cn.figures.training_curve({"field": fit.history}, title="Held-out PSNR while training")
+
+# %% [markdown]
+# Minutes on a laptop, not hours (S3): the curve rises steeply while the coarse levels learn, and flattens as the fine
+# ones take over. A curve still rising at its end would use more time.
+#
+# ## What it learned, on views that no phone took
+
+# %%
+renders = bench.renders(fit.model)
+quality = cn.quality(renders, list(views.truths))
+cn.figures.triptych(views.truths[0], renders[0], name="field", title="Between the phones")
+
+# %% [markdown]
+# The error panel is brightest on edges and small bright things: a grid of finite resolution, trained for a short
+# time, draws them blurred. One picture is an anecdote; over all held-out views:
+
+# %%
+cn.figures.table(
+    [{"views": len(views), "PSNR, dB": quality.psnr, "after a colour fit, dB": quality.psnr_affine,
+      "SSIM": quality.ssim, "ꟻLIP": quality.flip}]
+)  # fmt: skip
+
+# %% [markdown]
+# The second number is measured after the best gain and offset per colour: what lies between it and the first is a
+# matter of exposure and white balance ("neutral" is the average phone's, which need not be the true one's), the rest
+# is shape and detail. SSIM is better when higher, ꟻLIP, the difference that a viewer sees, when lower (S2).
+#
+# ## Not only colour: metres
+#
+# The same weights give the expected distance $\sum_i w_i t_i / \sum_i w_i$ and the opacity. An AR device needs these
+# to put things behind and in front of others (S4).
+
+# %%
+rendered = cn.render_view(fit.model, views.cameras, index=0)
+cn.figures.image_strip(
+    {
+        "colour": rendered.colour,
+        "depth, dark 1 m to bright 40 m": cn.figures.false_colour(
+            rendered.depth.log(), low=0.0, high=3.7, scale="Viridis"
+        ),
+        "opacity": cn.figures.false_colour(rendered.opacity, low=0.0, high=1.0, scale="Cividis"),
+    },
+    columns=3,
+)
+
+# %% [markdown]
+# Depth was never shown to the field: it follows from many phones agreeing on colours.
+#
+# ## What modelling the crowd is worth
+#
+# Your prediction, measured: three fields, the same seconds, the same seed.
+
+# %%
+seconds = bench.preset.ablation_seconds
+variants = {
+    "appearance and robust loss": cn.fit(scene, seconds=seconds),
+    "appearance only": cn.fit(scene, seconds=seconds, robust=False),
+    "neither": cn.fit(scene, seconds=seconds, appearance=False, robust=False),
+}
+scores = {name: cn.quality(bench.renders(variant.model), list(views.truths)) for name, variant in variants.items()}
+cn.figures.table(
+    {"trained with": name, "PSNR, dB": score.psnr, "after a colour fit, dB": score.psnr_affine, "SSIM": score.ssim}
+    for name, score in scores.items()
+)
+
+# %%
+gain = scores["appearance and robust loss"].psnr_affine - scores["neither"].psnr_affine
+print(f"Modelling what spoils the photos changes the fitted PSNR by {gain:+.1f} dB after {seconds:g} s of training.")
+
+# %% [markdown]
+# ## A phone's own shot, enhanced
+#
+# The crowd can give back to its members: here is the darkest training photo, and the field rendered from that phone's
+# own place, in the crowd's neutral light (S13, S18, S24). The third picture is what the phone would have seen without
+# spoiling; the lab knows it because the concert is rendered.
+
+# %%
+darkest = min(scene.train.tolist(), key=lambda index: float(scene.image(index).mean()))
+enhanced = cn.render_view(fit.model, scene.cameras, index=darkest).colour
+clean = bench.clean_photo(darkest)
+cn.figures.image_strip(
+    {
+        f"as taken, by {scene.captures[scene.capture_of_image[darkest]]}": scene.image(darkest),
+        "enhanced": enhanced,
+        "unspoiled": clean,
+    },
+    truth=clean,
+    columns=3,
+)
+
+# %% tags=["check"]
+untrained = cn.quality(bench.renders(cn.SHGrid(scene.bounds)), list(views.truths))
+assert quality.psnr > bench.preset.least_psnr, f"only {quality.psnr:.1f} dB"
+assert quality.psnr > untrained.psnr + 1, "training has hardly changed the field"
+print(
+    f"{quality.psnr:.1f} dB on {len(views)} held-out views ({quality.psnr_affine:.1f} after a colour fit); "
+    f"modelling the crowd: {gain:+.1f} dB"
+)
+
+# %% [markdown]
+# The field is kept as `field.safetensors` in this preset's folder of `runs/`; the next notebooks load it from there.
+#
+# ## Exercises
+#
+# **Exercise 1.** Same seed, same bits: train twice for 20 steps and compare the tables bit by bit. What would have to
+# change for them to differ?
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+unjudged = scene.with_split(scene.train.tolist(), [])
+once, again, other = (cn.fit(unjudged, steps=20, seed=seed).model for seed in (1, 1, 2))
+assert torch.equal(once.table, again.table)
+assert not torch.equal(once.table, other.table)
+
+# %% [markdown]
+# **Exercise 2.** The field in words: along the ray through the middle of the first view, where does the opacity rise
+# past one half? Use `density` on points along the ray and the weights from above; compare with the rendered depth.
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+edges = torch.linspace(1, 60, 2000)
+middle = (edges[1:] + edges[:-1]) / 2
+points = views.cameras.positions[0] + middle[:, None] * views.cameras.forward[0]
+along = weights(fit.model.density(points).detach()[None], edges[None])[0]
+depth = float((along * middle).sum() / along.sum())
+height, width = rendered.depth.shape
+print(f"{depth:.1f} m by hand, {float(rendered.depth[height // 2, width // 2]):.1f} m rendered")
+assert 0 < depth < 60
+
+# %% [markdown]
+# **Exercise 3.** Who was in the way? For the photo with the largest residual, show photo, render and difference. Is
+# it the scene that is wrong, or somebody's arm?
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+rows = scene.train[:: max(1, len(scene.train) // 8)].tolist()
+worst = min(
+    rows, key=lambda index: cn.psnr(cn.render_view(fit.model, scene.cameras, index=index).colour, scene.image(index))
+)
+residual = (cn.render_view(fit.model, scene.cameras, index=worst).colour - scene.image(worst)).abs().mean()
+assert residual > 0
+cn.figures.triptych(scene.image(worst), cn.render_view(fit.model, scene.cameras, index=worst).colour, name="field")
+
+# %% [markdown]
+# **On to** [4 · Distilling a light field](04_distil_light_field.ipynb).

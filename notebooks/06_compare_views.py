@@ -1,0 +1,232 @@
+# %% [markdown]
+# # 6 · The same view, twice: from the device and from the network
+#
+# **Question.** A UE wants to see the stage from a new place. Is it better served by a model that it downloads once,
+# or by pictures that the network sends each time?
+#
+# **Predict.** Guess three things for a laptop: which way looks better, which shows its first picture sooner, and
+# after how many views the download has paid off in bytes.
+#
+# **Time.** 1 minute on two CPU cores, once the models exist.
+#
+# **Needs.** The field of [notebook 3](03_train_radiance_field.ipynb) and the artefacts of [notebook
+# 5](05_fit_to_devices.ipynb); made if missing.
+
+# %%
+import time
+
+import numpy as np
+
+import crowdnerf_lab as cn
+from crowdnerf_lab.devices.measure import as_colour, pictures_of
+from crowdnerf_lab.network.view_engine import ViewAccount, break_even_views
+
+# %% tags=["parameters"]
+preset = "standard"
+
+# %%
+bench = cn.open_workbench(preset)
+field, views = bench.field(), bench.views()
+artefacts = bench.artefacts()
+
+# %% [markdown]
+# ## Network inference
+#
+# The UE sends a pose, a size and a quality; the network renders, encodes and answers with a picture (rows S8, S58,
+# S70, S71). Nothing but a decoder is needed on the device.
+
+# %%
+answers = [cn.render_and_encode(field, bench.request(index)) for index in range(len(views))]
+started = time.perf_counter()
+by_network = [as_colour(cn.decode_view(answer)) for answer in answers]
+decode_ms = 1e3 * (time.perf_counter() - started) / len(answers)
+first = answers[0]
+work = f"{first.render_ms:.0f} ms to render, {first.encode_ms:.0f} to encode, {decode_ms:.1f} to decode"
+print(f"{first.media_type}, {len(first.content) / 1e3:.1f} kB; {work}")
+
+# %% [markdown]
+# ## Device inference
+#
+# The same view on the device, from what [notebook 5](05_fit_to_devices.ipynb) published: the laptop marches a baked
+# field, the phone runs the student in int8. Both through the minimal UE, which has never heard of torch (S28, S69).
+
+# %%
+laptop = next(each for each in artefacts if each.card.profile == "laptop_cpu" and each.card.kind == "baked_field")
+phone = next(each for each in artefacts if each.card.profile == "mid_phone" and each.card.stored_as == "onnx_int8_qdq")
+by_laptop, by_phone = (
+    [as_colour(picture) for picture in pictures_of(cn.load_artefact(each.folder), views.cameras)]
+    for each in (laptop, phone)
+)
+
+# %% [markdown]
+# ## Side by side
+
+# %%
+cn.figures.image_strip(
+    {
+        "truth": views.truths[0],
+        "network: field": by_network[0],
+        "laptop: baked field": by_laptop[0],
+        "phone: student, int8": by_phone[0],
+    },
+    truth=views.truths[0],
+    notes={
+        "network: field": f"{len(first.content) / 1e3:.0f} kB a view",
+        "laptop: baked field": f"{laptop.card.bytes / 1e6:.1f} MB once",
+        "phone: student, int8": f"{phone.card.bytes / 1e6:.1f} MB once",
+    },
+)
+
+# %% [markdown]
+# One picture is an anecdote. Over all held-out views, against the true pictures:
+
+# %%
+paths = {"network: field": by_network, "laptop: baked field": by_laptop, "phone: student, int8": by_phone}
+scores = {name: cn.quality(pictures, list(views.truths)) for name, pictures in paths.items()}
+cn.figures.table(
+    {"path": name, "PSNR, dB": score.psnr, "SSIM": score.ssim, "ꟻLIP": score.flip} for name, score in scores.items()
+)
+
+# %% [markdown]
+# PSNR and SSIM are better when higher, ꟻLIP when lower. What separates the first row from the second is the codec's
+# loss on one side and the quantization's on the other: both paths show *the same field*. The third row shows another
+# model.
+#
+# ## Where they differ
+#
+# Two fields can agree on average and differ where it matters. The difference between the network's and the laptop's
+# picture:
+
+# %%
+cn.figures.triptych(by_network[0], by_laptop[0], name="laptop: baked field")
+
+# %% [markdown]
+# Here the network's picture takes the place of the truth, so the third panel holds only what codec and quantization
+# do.
+#
+# ## The account: bytes
+#
+# Downloading pays once, $B_{model}$; asking pays every time, $n \cdot B_{view}$. They cross at $n^* = B_{model} /
+# B_{view}$ (S47, S52).
+
+# %%
+view_bytes = round(np.mean([len(answer.content) for answer in answers]))
+accounts = {
+    "network: field": ViewAccount(
+        "network",
+        bytes_once=0,
+        bytes_per_view=view_bytes,
+        server_ms=float(np.median([answer.render_ms + answer.encode_ms for answer in answers])),
+        device_ms=decode_ms,
+    ),
+    **{
+        name: ViewAccount(
+            "device",
+            bytes_once=each.card.bytes,
+            bytes_per_view=0,
+            server_ms=0.0,
+            device_ms=each.card.latency.median_ms,
+        )
+        for name, each in (("laptop: baked field", laptop), ("phone: student, int8", phone))
+    },
+}
+cn.figures.bytes_over_views(accounts)
+
+# %% [markdown]
+# The network's line starts at one picture and rises; a model's is level at its size. Left of the crossing the network
+# is cheaper, right of it the download. A UE that looks once should ask; one that looks around should download.
+
+# %%
+network, device = accounts["network: field"], accounts["laptop: baked field"]
+crossing = break_even_views(device, network)
+print(f"The laptop's model has paid off after {crossing:.0f} views: {crossing / 10:.0f} s at 10 views a second.")
+
+# %% [markdown]
+# ## The account: milliseconds
+#
+# From a new pose to its picture, with the link of each device's profile: one round trip, the transfer at the link's
+# rate, and the work at both ends. Interaction wants the whole within a second (S41, S49); on the device the next view
+# needs no link at all.
+
+# %%
+links = {
+    profile.name: {"link_mbit_s": profile.link_mbit_s, "rtt_ms": profile.rtt_ms} for profile in cn.device_profiles()
+}
+cn.figures.table(
+    {
+        "path": name,
+        "link of the": owner,
+        "first picture, ms": accounts[name].first_pixels_ms(**links[profile]),
+        "next picture, ms": accounts[name].next_pixels_ms(**links[profile]),
+    }
+    for owner, profile, own in (
+        ("laptop", "laptop_cpu", "laptop: baked field"),
+        ("phone", "mid_phone", "phone: student, int8"),
+    )
+    for name in ("network: field", own)
+)  # fmt: skip
+
+# %% [markdown]
+# The first picture is where the network can win, the next ones are the device's. The network's render time is that of
+# the two cores it has here; an engine with more of them would shorten it, and the link would remain.
+
+# %% tags=["check"]
+loss = scores["network: field"].psnr - scores["laptop: baked field"].psnr
+untrained = cn.quality(bench.renders(cn.SHGrid(bench.scene().bounds)), list(views.truths))
+assert abs(loss) < 1.5, f"both paths show the same field but differ by {loss:.1f} dB"
+assert all(score.psnr > untrained.psnr + 1 for score in scores.values())
+cn.figures.side_by_side([views.truths[0], by_network[0], by_laptop[0]]).save(bench.root / "views.png")
+reached = ", ".join(f"{name} {score.psnr:.1f} dB" for name, score in scores.items())
+print(f"{reached}; the download pays off after {crossing:.0f} views")
+
+# %% [markdown]
+# Truth, network and device are kept side by side as `views.png` in this preset's folder of `runs/`.
+#
+# ## Exercises
+#
+# Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
+#
+# **Exercise 1.** The network may send worse pictures sooner. Encode the first view at qualities 10 to 90, and put
+# kilobytes against dB *to the truth*. From where on do bytes buy nothing, and why?
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+sent = {quality: cn.render_and_encode(field, bench.request(0), quality=quality) for quality in (10, 30, 50, 70, 90)}
+sizes = [len(view.content) for view in sent.values()]
+assert sizes == sorted(sizes)
+cn.figures.table(
+    {
+        "quality": quality,
+        "kB": len(view.content) / 1e3,
+        "dB": cn.psnr(as_colour(cn.decode_view(view)), views.truths[0]),
+    }
+    for quality, view in sent.items()
+)
+
+# %% [markdown]
+# **Exercise 2.** A thousand people look at the stage from the same 20 places. How many bytes does the network send if
+# it renders each of these views once and multicasts it, and how many if everybody downloads the laptop's model (S54,
+# S72)?
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+multicast, unicast = network.total_bytes(20), 1000 * network.total_bytes(20)
+models = 1000 * device.total_bytes(20)
+print(f"views: {unicast / 1e6:.0f} MB one by one, {multicast / 1e6:.2f} MB multicast; models: {models / 1e6:.0f} MB")
+assert unicast == 1000 * multicast
+assert models > unicast or crossing < 20
+
+# %% [markdown]
+# **Exercise 3.** Can the device answer when the network is gone? Render a view from 2 m above the first one with the
+# laptop's model alone, and check that it is a picture of something: its colours vary.
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+request = bench.request(0)
+pose = request.camera_to_world.numpy().copy()
+pose[2, 3] += 2
+offline = cn.load_artefact(laptop.folder).render(
+    pose, request.focal, request.centre, width=request.width, height=request.height
+)
+assert offline.std() > 5
+cn.figures.image_strip({"the view": by_laptop[0], "2 m higher": offline}, columns=3)
+
+# %% [markdown]
+# This is the end of the first series. [Back to the start](00_start_here.ipynb).

@@ -1,0 +1,111 @@
+"""The form of the notebooks: what each must have, and that the .ipynb files are their sources with outputs."""
+
+import ast
+import itertools
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from crowdnerf_lab.series import LARGEST_NOTEBOOK, NOTEBOOKS, check_parameters, notebook_of, numbered_notebooks
+
+SOURCES = sorted(NOTEBOOKS.glob("*.py"))
+EXPECTED = [
+    "00_start_here",
+    "01_crowd_ingest",
+    "02_calibrate_cameras",
+    "03_train_radiance_field",
+    "04_distil_light_field",
+    "05_fit_to_devices",
+    "06_compare_views",
+]
+each_notebook = pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
+
+
+def code_cells(notebook: NotebookNode, *, tag: str | None = None) -> list[NotebookNode]:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell for cell in cells if tag is None or tag in cell.metadata.get("tags", [])]
+
+
+def prose(notebook: NotebookNode) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def test_the_series_is_complete_and_in_order():
+    assert [source.stem for source in numbered_notebooks()] == EXPECTED
+
+
+@each_notebook
+def test_it_opens_with_a_title_a_question_a_prediction_and_its_minutes(source: Path):
+    opening = notebook_of(source).cells[0]
+    assert opening.cell_type == "markdown"
+    assert opening.source.startswith("# ")
+    for word in ("**Question.**", "**Predict.**", "**Time.**", "**Needs.**"):
+        assert word in opening.source, word
+
+
+@each_notebook
+def test_it_has_one_import_cell_and_one_parameter(source: Path):
+    check_parameters(source)
+    cells = code_cells(notebook_of(source))
+    assert "import crowdnerf_lab as cn" in cells[0].source
+    assert len(code_cells(notebook_of(source), tag="parameters")) == 1
+    later = [cell.source for cell in cells[1:] if re.search(r"^\s*(import|from) ", cell.source, re.MULTILINE)]
+    assert later == []
+
+
+@each_notebook
+def test_it_defines_nothing_and_calls_the_package(source: Path):
+    for cell in code_cells(notebook_of(source)):
+        tree = ast.parse(cell.source)
+        definitions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        assert definitions == [], cell.source
+        assert len(cell.source.splitlines()) <= 15, cell.source
+        assert "sys.path" not in cell.source
+        assert "pip install" not in cell.source
+
+
+@each_notebook
+def test_it_checks_itself_and_ends_with_exercises_and_a_way_on(source: Path):
+    notebook = notebook_of(source)
+    (check,) = code_cells(notebook, tag="check")
+    assert "assert " in check.source
+    solutions = code_cells(notebook, tag="solution")
+    assert len(solutions) == 3
+    for number, solution in enumerate(solutions, start=1):
+        assert f"**Exercise {number}.**" in prose(notebook)
+        assert "assert " in solution.source
+        assert solution.metadata.get("jupyter") == {"source_hidden": True}
+    following = [later for later in EXPECTED if later > source.stem][:1]
+    assert all(f"{name}.ipynb" in notebook.cells[-1].source for name in following)
+
+
+@each_notebook
+def test_every_figure_is_followed_by_a_sentence(source: Path):
+    cells = notebook_of(source).cells
+    for cell, after in itertools.pairwise(cells):
+        if cell.cell_type == "code" and cell.source.rstrip().splitlines()[-1].startswith("cn.figures."):
+            assert after.cell_type == "markdown", cell.source
+
+
+@each_notebook
+def test_links_lead_to_files_that_exist(source: Path):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", prose(notebook_of(source))):
+        assert (NOTEBOOKS / target).exists() or (NOTEBOOKS / target).with_suffix(".py").exists(), target
+
+
+@each_notebook
+def test_the_notebook_is_its_source_with_outputs(source: Path):
+    path = source.with_suffix(".ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    fresh = jupytext.read(source)
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in fresh.cells
+    ], f"{path.name} is stale: run make notebooks"
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert outputs, f"{path.name} has no outputs: run make notebooks"
+    assert [output for output in outputs if output.output_type == "error"] == []
+    assert path.stat().st_size <= LARGEST_NOTEBOOK

@@ -1,0 +1,86 @@
+"""The workbench: what a notebook asks for is there, made when missing, and the same when asked again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from crowdnerf_lab.fields.baked import bake
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.workbench import RUNS_VARIABLE, Workbench, open_workbench
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(RUNS_VARIABLE, str(tmp_path_factory.mktemp("runs")))
+        return open_workbench("tiny")
+
+
+def small_field(bench: Workbench) -> SHGrid:
+    return SHGrid(bench.scene().bounds, shape=SHGridShape(resolutions=(16, 32), log2_rows=10, occupancy_cells=16))
+
+
+def test_a_workbench_is_a_folder_named_after_its_preset(bench: Workbench):
+    assert bench.root.name == bench.preset.name == "tiny"
+    assert bench.root.is_dir()
+
+
+def test_an_unknown_preset_is_refused_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path))
+    with pytest.raises(ValueError, match="choose one of tiny"):
+        open_workbench("huge")
+    assert not list(tmp_path.iterdir())
+
+
+def test_screening_is_done_once_and_kept(bench: Workbench):
+    first = bench.captures()
+    manifest = bench.root / "screened" / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    assert bench.captures() == first
+    assert manifest.stat().st_mtime_ns == written
+    assert 100 < len(first.photos) < 144
+
+
+def test_the_scene_has_the_preset_s_sizes(bench: Workbench):
+    scene, sizes = bench.scene(), bench.preset
+    assert len(scene.held_out) == sizes.held_out_views
+    assert len(scene.train) == len(bench.captures().photos)
+    assert max(scene.image(0).shape) == 320 // sizes.photo_downscale
+
+
+def test_views_are_the_held_out_ones_at_the_ue_s_size(bench: Workbench):
+    views, scene = bench.views(), bench.scene()
+    assert len(views) == len(scene.held_out)
+    assert views.truths[0].shape == (bench.preset.view_height, bench.preset.view_width, 3)
+    torch.testing.assert_close(views.cameras.camera_to_world, scene.cameras[scene.held_out].camera_to_world)
+    request = bench.request(1)
+    torch.testing.assert_close(request.cameras().focal[0], views.cameras.focal[1])
+
+
+def test_a_clean_photo_is_its_spoiled_twin_s_size_and_another_picture(bench: Workbench):
+    scene = bench.scene()
+    clean = bench.clean_photo(5)
+    assert clean.shape == scene.image(5).shape
+    assert not torch.equal(clean, scene.image(5))
+
+
+def test_every_kind_of_model_shows_every_view(bench: Workbench):
+    field, scene = small_field(bench), bench.scene()
+    student = RayMLP(planes_across(scene.cameras, scene.bounds), "XS")
+    for model in (field, bake(field), student):
+        renders = bench.renders(model)
+        assert [render.shape for render in renders] == [truth.shape for truth in bench.views().truths]
+        assert all(bool((render >= 0).all() and (render <= 1).all()) for render in renders)
+
+
+def test_a_kept_field_and_student_are_taken_up_again(bench: Workbench):
+    field = small_field(bench)
+    torch.nn.init.normal_(field.table, std=0.1, generator=torch.Generator().manual_seed(0))
+    bench.keep_field(field)
+    assert torch.equal(bench.field().table, field.table)
+    assert bench.baked().resolutions == (16, 32)
+    student = RayMLP(planes_across(bench.scene().cameras, bench.scene().bounds), "XS")
+    bench.keep_student(student)
+    assert torch.equal(bench.picture(bench.student()), bench.picture(student))
