@@ -14,7 +14,7 @@ class FileError(OSError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary neighbour of `path`, then move it into place: a crash leaves the old file or the new.
+    """Let `write` fill a temporary neighbour of `path`, then move it into place: the old file or the new, never half.
 
     Raises FileError when the disk is full or the folder cannot be written; nothing half-written stays behind.
     """
@@ -59,7 +59,7 @@ def sha256_of(path: Path) -> str:
 def inside(root: Path, relative: str) -> Path:
     """`root/relative`, refused when `relative` is absolute, climbs out with '..', or leaves through a symbolic link."""
     parts = PurePosixPath(relative.replace("\\", "/"))
-    if not relative or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+    if not parts.parts or "\0" in relative or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
         raise FileError(f"path {relative!r} does not stay inside {root}; use a relative path without '..'")
     path = Path(root) / parts
     if not path.resolve().is_relative_to(Path(root).resolve()):

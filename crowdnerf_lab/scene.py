@@ -60,6 +60,8 @@ class PosedScene:
         if factor == 1:
             return self
         cameras = self.cameras.downscaled(factor)
+        if len(self) and int(torch.minimum(cameras.width, cameras.height).min()) == 0:
+            raise SceneError(f"nothing is left of the photos of '{self.name}' shrunk {factor} times; shrink them less")
         images = tuple(
             area_resized(image, int(width), int(height))
             for image, width, height in zip(self.images, cameras.width, cameras.height, strict=True)
