@@ -32,9 +32,9 @@ from crowdnerf_lab.fields.occupancy import OccupancySettings
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.files import write_atomically
 from crowdnerf_lab.kernels.row_adam import RowAdam
-from crowdnerf_lab.metrics import psnr_of_mse
+from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pixels import PixelTable, pixel_table, rays_of_pixels
-from crowdnerf_lab.rendering import render_view
+from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds, PosedScene, check_trainable
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,12 @@ class FitSettings:
     """
 
     shape: SHGridShape = field(default_factory=SHGridShape)
-    stages: tuple[Stage, ...] = (Stage(0, 64, 2), Stage(120, 96, 3), Stage(350, 128, 4))
+    stages: tuple[Stage, ...] = (
+        Stage(0, 64, 2),
+        Stage(120, 96, 3),
+        Stage(350, 128, 4),
+        Stage(1500, 160, 5),
+    )
     pyramid: tuple[tuple[float, int], ...] = ((0.0, 2), (0.5, 1))
     samples_per_step: int = 12288
     rate: float = 0.04
@@ -234,6 +239,7 @@ def _train(
 ) -> None:
     tables = {scale: pixel_table(scene.downscaled(scale)) for scale in {scale for _, scale in settings.pyramid}}
     reports = [fraction for fraction in REPORT_AT if fraction > budget.used(state.step, state.seconds)]
+    glance = _held_out_glance(scene)
     losses: list[float] = []
     saved = time.perf_counter()
     with tqdm(total=100, unit="%", desc=f"fit {scene.name}", disable=not progress, leave=False) as bar:
@@ -245,14 +251,14 @@ def _train(
             used = budget.used(state.step, state.seconds)
             if reports and used >= reports[0]:
                 reports = [fraction for fraction in reports if fraction > used]
-                _report(scene, state, losses)
+                _report(scene, state, losses, glance)
                 bar.set_postfix_str(_held_out_text(state.history[-1]))
             bar.update(min(int(100 * used), 100) - bar.n)
             if checkpoint is not None and time.perf_counter() - saved > checkpoint_every:
                 _save_checkpoint(state, checkpoint, identity)
                 saved = time.perf_counter()
     if losses:
-        _report(scene, state, losses)
+        _report(scene, state, losses, glance)
     if checkpoint is not None:
         _save_checkpoint(state, checkpoint, identity)
 
@@ -260,8 +266,8 @@ def _train(
 REPORT_AT = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 """Fractions of the budget at which the held-out views are rendered (outside the training clock)."""
 
-HELD_OUT_GLANCE = 3
-"""Held-out views looked at for a line of the training curve."""
+HELD_OUT_PIXELS = 4096
+"""Pixels of held-out views looked at for a line of the training curve."""
 
 
 def _train_step(
@@ -324,7 +330,7 @@ def _current(pyramid: tuple[tuple[float, int], ...], used: float) -> int:
     return [scale for fraction, scale in pyramid if used >= fraction][-1]
 
 
-def _report(scene: PosedScene, state: _State, losses: list[float]) -> None:
+def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glance | None) -> None:
     loss = float(np.mean(losses))
     losses.clear()
     if not math.isfinite(loss):
@@ -332,29 +338,30 @@ def _report(scene: PosedScene, state: _State, losses: list[float]) -> None:
             f"the loss became {loss} at step {state.step} of scene '{scene.name}'; "
             "lower FitSettings.rate or check the photos"
         )
-    state.history.append(FitRecord(state.step, state.seconds, loss, _held_out_psnr(scene, state.model)))
+    held_out = _held_out_psnr(glance, state.model) if glance is not None else None
+    state.history.append(FitRecord(state.step, state.seconds, loss, held_out))
 
 
-def _held_out_psnr(scene: PosedScene, model: SHGrid) -> float | None:
-    every = max(len(scene.held_out) // HELD_OUT_GLANCE, 1)
-    views = scene.held_out[::every][:HELD_OUT_GLANCE].tolist()
-    if not views:
+@dataclass(frozen=True)
+class _Glance:
+    """A few held-out pixels, always the same: enough to draw a training curve, and quick to render."""
+
+    rays: Rays
+    truth: Float[Tensor, "n 3"]
+
+
+def _held_out_glance(scene: PosedScene) -> _Glance | None:
+    if len(scene.held_out) == 0:
         return None
-    squared = pixels = 0.0
-    for index in views:
-        glance = _small(scene.cameras[index : index + 1])
-        truth = scene.image(index)
-        render = render_view(model, glance).colour
-        truth = torch.nn.functional.interpolate(truth.permute(2, 0, 1)[None], size=render.shape[:2], mode="area")[0]
-        squared += float(((render - truth.permute(1, 2, 0)) ** 2).sum())
-        pixels += render.numel()
-    return psnr_of_mse(squared / pixels)
+    pixels = pixel_table(replace(scene, train=scene.held_out))
+    drawn = torch.from_numpy(np.random.default_rng(0).integers(0, len(pixels), HELD_OUT_PIXELS))
+    rays = rays_of_pixels(scene.cameras, pixels.plane[drawn], pixels.photo[drawn].long(), scene.time_of_image)
+    return _Glance(rays=rays, truth=pixels.colour[drawn].to(torch.float32) / 255)
 
 
-def _small(camera: Cameras) -> Cameras:
-    """The camera at a size that takes a moment to render."""
-    factor = max(1, math.ceil(max(int(camera.width), int(camera.height)) / 160))
-    return camera.downscaled(factor)
+@torch.no_grad()
+def _held_out_psnr(glance: _Glance, model: SHGrid) -> float:
+    return psnr(model.render(glance.rays).colour.clamp(0, 1), glance.truth)
 
 
 def _held_out_text(record: FitRecord) -> str:

@@ -30,8 +30,8 @@ class SHGridShape:
     near, far: where rays begin and end, in units of the scene's radius (mean half size of the bounds).
     """
 
-    resolutions: tuple[int, ...] = (32, 64, 128, 256)
-    log2_rows: int = 18
+    resolutions: tuple[int, ...] = (32, 64, 128, 256, 512)
+    log2_rows: int = 19
     occupancy_cells: int = 128
     steps: int = 256
     near: float = 0.15
