@@ -111,5 +111,5 @@ class ModelCard(_Document):
         if absent:
             raise ValueError(f"{absent[0]} is not among the files; list it with its SHA-256")
         if sizes[self.model] != self.bytes:
-            raise ValueError(f"bytes is {self.bytes} but {self.model} has {sizes[self.model]}")
+            raise ValueError(f"bytes is {self.bytes} but {self.model} has {sizes[self.model]}; correct it")
         return self

@@ -25,14 +25,13 @@ from crowdnerf_lab.devices.measure import (
     measure_quality,
     pictures_of,
     pooled_psnr,
-    probe_psnr,
 )
 from crowdnerf_lab.devices.profile import DeviceProfile, Precision
 from crowdnerf_lab.devices.quantize import Feed, computes_in, quantize_static_int8, weight_only_int8
 from crowdnerf_lab.fields.baked import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
-from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model
+from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model, probe_psnr
 from crowdnerf_lab.pseudo_views import viewing_cameras
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene
@@ -214,7 +213,7 @@ def _published(
             teacher=reference.teacher,
             psnr_before=psnr_before,
         ),
-        probe_psnr=probe_psnr(model, bench.folder, bench.probes),
+        probe_psnr=probe_psnr(model, bench.folder, [probe.model_dump() for probe in bench.probes]),
         probes=bench.probes,
         provenance=bench.provenance,
         licence=bench.licence,

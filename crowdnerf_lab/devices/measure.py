@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
-from crowdnerf_lab.catalogue.card import Latency, MeasuredQuality, Probe
+from crowdnerf_lab.catalogue.card import Latency, MeasuredQuality
 from crowdnerf_lab.metrics import psnr, quality
 from crowdnerf_lab.network.ue import LocalModel, Picture
 
@@ -83,19 +82,6 @@ def measure_quality(
         psnr_teacher=min(pooled_psnr(pictures, teacher), MOST_DB),
         psnr_before=psnr_before,
     )
-
-
-def probe_psnr(model: LocalModel, folder: Path, probes: Sequence[Probe]) -> float:
-    """PSNR, dB, of the model's pictures against an artefact's probe views: does its card tell the truth here?"""
-    squared = []
-    for probe in probes:
-        with Image.open(folder / probe.path) as image:
-            truth = np.asarray(image.convert("RGB"), np.float64)
-        height, width = truth.shape[:2]
-        pose = np.array(probe.camera_to_world, np.float32)
-        picture = model.render(pose, probe.focal, probe.centre, width=width, height=height)
-        squared.append(np.mean((picture - truth) ** 2))
-    return min(float(-10 * np.log10(np.mean(squared) / 255**2)), MOST_DB) if np.any(squared) else MOST_DB
 
 
 def pooled_psnr(pictures: Sequence[Float[Tensor, "_ _ 3"]], truths: Sequence[Float[Tensor, "_ _ 3"]]) -> float:

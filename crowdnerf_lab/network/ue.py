@@ -3,9 +3,10 @@
 No torch and no training code: about a hundred lines to port to another language.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image
 from crowdnerf_lab.catalogue.verification import ArtefactError, read_card, verified_files
 
 Picture = NDArray[np.uint8]
+Pair = Sequence[float] | NDArray[np.floating]
 Draw = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """camera_to_world [3 4], focal [2], centre [2] in pixels of the model's image -> image [h w 3] in [0, 1]."""
 
@@ -31,8 +33,8 @@ class LocalModel:
     def render(
         self,
         camera_to_world: NDArray[np.floating],
-        focal: tuple[float, float],
-        centre: tuple[float, float],
+        focal: Pair,
+        centre: Pair,
         *,
         width: int | None = None,
         height: int | None = None,
@@ -109,3 +111,16 @@ def baked_model(path: Path, *, width: int, height: int, threads: int) -> LocalMo
         return field.render_image(pose, f, centre=c, width=width, height=height, threads=threads).colour
 
     return LocalModel(width, height, threads, f"numba {numba.__version__}", draw)
+
+
+def probe_psnr(model: LocalModel, folder: Path, probes: Sequence[Mapping[str, Any]]) -> float:
+    """PSNR, dB, of the model's pictures against an artefact's probe views: does its card tell the truth here?"""
+    squared = []
+    for probe in probes:
+        with Image.open(folder / probe["path"]) as image:
+            truth = np.asarray(image.convert("RGB"), np.float64)
+        height, width = truth.shape[:2]
+        pose = np.asarray(probe["camera_to_world"], np.float32)
+        picture = model.render(pose, probe["focal"], probe["centre"], width=width, height=height)
+        squared.append(np.mean((picture - truth) ** 2))
+    return float(10 * np.log10(255**2 / max(np.mean(squared), 1e-5)))

@@ -1,0 +1,56 @@
+"""Artefacts of the toy scene, fitted and measured in seconds: a random small SH grid and an untrained student."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from crowdnerf_lab.catalogue.artefact import Artefact
+from crowdnerf_lab.devices.fitting import fit_to
+from crowdnerf_lab.devices.profile import DeviceProfile, device_profile
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.scene import PosedScene
+from tests.toy_field import toy_scene
+
+WIDTH, HEIGHT = 48, 40
+
+
+@cache
+def small_scene() -> PosedScene:
+    return toy_scene(width=WIDTH, height=HEIGHT)
+
+
+@cache
+def random_grid() -> SHGrid:
+    """An SH grid of coloured fog: renders something everywhere."""
+    generator = torch.Generator().manual_seed(3)
+    grid = SHGrid(small_scene().bounds, shape=SHGridShape(resolutions=(4, 8), log2_rows=9, occupancy_cells=8, steps=24))
+    grid.table.data.copy_(torch.randn(grid.table.shape, generator=generator))
+    return grid
+
+
+@cache
+def untrained_student() -> RayMLP:
+    scene = small_scene()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        planes = planes_across(scene.cameras, scene.bounds)
+        return RayMLP(planes, "XS", view_size=(WIDTH, HEIGHT)).eval()
+
+
+def small_profile(name: str = "laptop_cpu", **changes: object) -> DeviceProfile:
+    """A bundled profile that shows the toy scene's small views."""
+    return device_profile(name).model_copy(update={"view_width": WIDTH, "view_height": HEIGHT, **changes})
+
+
+def fitted(profile: DeviceProfile, root: Path) -> list[Artefact]:
+    return fit_to(
+        profile,
+        field=random_grid(),
+        students=[untrained_student()],
+        scene=small_scene(),
+        root=root,
+        frames=2,
+        licence="CC-BY-4.0",
+    )
