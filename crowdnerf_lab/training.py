@@ -330,6 +330,14 @@ def _current(pyramid: tuple[tuple[float, int], ...], used: float) -> int:
     return [scale for fraction, scale in pyramid if used >= fraction][-1]
 
 
+@dataclass(frozen=True)
+class _Glance:
+    """A few held-out pixels, always the same: enough to draw a training curve, and quick to render."""
+
+    rays: Rays
+    truth: Float[Tensor, "n 3"]
+
+
 def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glance | None) -> None:
     loss = float(np.mean(losses))
     losses.clear()
@@ -340,14 +348,6 @@ def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glan
         )
     held_out = _held_out_psnr(glance, state.model) if glance is not None else None
     state.history.append(FitRecord(state.step, state.seconds, loss, held_out))
-
-
-@dataclass(frozen=True)
-class _Glance:
-    """A few held-out pixels, always the same: enough to draw a training curve, and quick to render."""
-
-    rays: Rays
-    truth: Float[Tensor, "n 3"]
 
 
 def _held_out_glance(scene: PosedScene) -> _Glance | None:
