@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -56,9 +56,9 @@ class DistilSettings:
     """How a student is distilled.
 
     activation, upsampling: see RayMLP. window: side in pixels of a pseudo view's window, a multiple of CELL. margin,
-    angle: how far pseudo views stray from the captured poses, see poses_between. cells_per_step: cells (one ray, CELL x
-    CELL pixels) of a step. rate: Adam's step size at its highest, after warm_steps; it falls along a cosine to rate_end
-    of that.
+    angle: how far pseudo views stray from the captured poses, see poses_between. sparsity: the teacher renders one
+    pixel of every block of so many squared (a divisor of CELL). cells_per_step: cells (one ray, CELL x CELL pixels) of
+    a step. rate: Adam's step size at its highest, after warm_steps; it falls along a cosine to rate_end of that.
     """
 
     activation: str = "relu"
@@ -66,6 +66,7 @@ class DistilSettings:
     window: int = 32
     margin: float = 0.1
     angle: float = 0.04
+    sparsity: int = 2
     cells_per_step: int = 512
     rate: float = 3e-3
     rate_end: float = 0.02
@@ -126,7 +127,9 @@ def distil(
     settings = settings or DistilSettings()
     started = time.perf_counter()
     cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
-    train = render_pseudo_views(teacher, cameras, folder=workspace, progress=progress)
+    train = render_pseudo_views(
+        teacher, cameras, step=settings.sparsity, seed=seed, folder=workspace, progress=progress
+    )
     held_out = _held_out_views(teacher, scene, width, height, seed, settings)
     render_seconds = time.perf_counter() - started
     state = _initial_state(scene, size, (width, height), seed, settings)
@@ -160,7 +163,7 @@ def _pseudo_cameras(
     scene: PosedScene, views: int, width: int, height: int, seed: int, settings: DistilSettings
 ) -> Cameras:
     side = _side(width, height, settings)
-    count = max(1, round(views * width * height / side**2))
+    count = max(1, round(views * width * height * settings.sparsity**2 / side**2))
     captured = viewing_cameras(scene, scene.train, width=width, height=height)
     poses = poses_between(captured, count, margin=settings.margin, angle=settings.angle, seed=seed)
     return windows_of(poses, side, seed=seed)
@@ -179,6 +182,8 @@ def _held_out_views(
 
 def _side(width: int, height: int, settings: DistilSettings) -> int:
     """Side of a window: the setting's, or less when the views are smaller; a multiple of CELL."""
+    if CELL % settings.sparsity:
+        raise DistillationError(f"sparsity {settings.sparsity} does not divide {CELL}; choose 1, 2, 4 or 8")
     side = min(settings.window, width, height) // CELL * CELL
     if side == 0:
         raise DistillationError(
@@ -239,9 +244,9 @@ def _training(
 def _train_step(state: _State, views: PseudoViews, used: float, seed: int, settings: DistilSettings) -> None:
     # A stream of its own for every step: resuming needs no generator state.
     generator = np.random.Generator(np.random.Philox(key=[seed, state.step]))
-    batch = _cells if state.student.cells_are_independent else _windows
-    points, truth = batch(state.student, views, settings.cells_per_step, generator)
-    loss = torch.nn.functional.mse_loss(state.student.from_points(points), truth)
+    draw = _drawn_cells if state.student.cells_are_independent else _drawn_windows
+    colour, truth = draw(state.student, views, settings.cells_per_step, generator)
+    loss = torch.nn.functional.mse_loss(colour, truth)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.step += 1
@@ -252,31 +257,51 @@ def _train_step(state: _State, views: PseudoViews, used: float, seed: int, setti
     state.losses.append(float(loss.detach()))
 
 
-def _cells(
+def _drawn_cells(
     student: RayMLP, views: PseudoViews, count: int, generator: np.random.Generator
-) -> tuple[Float[Tensor, "1 p 1 n"], Float[Tensor, "1 3 cell width"]]:
-    """Points and true pixels of cells from anywhere in the views, side by side as one row of an image."""
-    across = views.images.shape[1] // CELL
+) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"]]:
+    """The student's and the teacher's colours at the rendered pixels of cells from anywhere in the views."""
+    side = CELL // views.step
+    across = views.images.shape[1] // side
     view = generator.integers(0, len(views), count)
     row, column = generator.integers(0, across, (2, count))
-    tiles = views.images.reshape(len(views), across, CELL, across, CELL, 3)[view, row, :, column]
-    truth = torch.from_numpy(tiles).permute(3, 1, 0, 2).reshape(1, 3, CELL, count * CELL).to(torch.float32) / 255
-
+    images, offsets = (
+        part.reshape(len(views), across, side, across, side, -1)[view, row, :, column]
+        for part in (views.images, views.offsets)
+    )
     cameras = views.cameras[torch.from_numpy(view)]
     pixels = cell_centres(across, across)[torch.from_numpy(row), torch.from_numpy(column)]
     plane = (pixels - cameras.centre) / cameras.focal
     points = student.points(*rays_through_plane(cameras.camera_to_world, plane[:, None, None]))
-    return points[:, :, 0, 0].T[None, :, None], truth
+    # Cells side by side are one image to 1x1 convolutions, which are quicker on it than on a batch of single cells.
+    strip = student.from_points(points[:, :, 0, 0].T[None, :, None])
+    cells = strip.reshape(3, CELL, count, CELL).permute(2, 0, 1, 3)
+    return _at(cells, offsets, views.step), _as_colour(images)
 
 
-def _windows(
+def _drawn_windows(
     student: RayMLP, views: PseudoViews, count: int, generator: np.random.Generator
-) -> tuple[Float[Tensor, "n p r c"], Float[Tensor, "n 3 h w"]]:
-    """Points and true pixels of whole windows, about `count` cells in all: for tails that see neighbouring cells."""
-    across = views.images.shape[1] // CELL
+) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"]]:
+    """The same for whole windows of about `count` cells in all: for tails that see neighbouring cells."""
+    across = views.images.shape[1] * views.step // CELL
     drawn = np.sort(generator.integers(0, len(views), max(1, count // across**2)))
-    truth = torch.from_numpy(views.images[drawn]).permute(0, 3, 1, 2).to(torch.float32) / 255
-    return student.points(*cell_rays(views.cameras[torch.from_numpy(drawn)], across, across)), truth
+    points = student.points(*cell_rays(views.cameras[torch.from_numpy(drawn)], across, across))
+    return _at(student.from_points(points), views.offsets[drawn], views.step), _as_colour(views.images[drawn])
+
+
+def _at(images: Float[Tensor, "n 3 h w"], offsets: UInt8[np.ndarray, "n r c 2"], step: int) -> Float[Tensor, "n 3 r c"]:
+    """The pixel at (u, v) = offsets of every block of step x step."""
+    if step == 1:
+        return images
+    n, rows, columns, _ = offsets.shape
+    u, v = torch.from_numpy(offsets.astype(np.int64)).unbind(-1)
+    index = (step * torch.arange(rows)[:, None] + v) * images.shape[-1] + step * torch.arange(columns) + u
+    index = index.reshape(n, 1, -1).expand(n, 3, -1)
+    return images.flatten(2).gather(2, index).reshape(n, 3, rows, columns)
+
+
+def _as_colour(images: UInt8[np.ndarray, "n r c 3"]) -> Float[Tensor, "n 3 r c"]:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255
 
 
 @torch.no_grad()
@@ -308,7 +333,8 @@ def _summary(scene: PosedScene, result: Distillation, size: str) -> str:
 def _identity(views: PseudoViews, size: str, seed: int, settings: DistilSettings) -> str:
     """What a checkpoint must have in common with the call that resumes it: the teacher's views and the settings."""
     digest = hashlib.sha256(json.dumps([size, seed, asdict(settings)]).encode())
-    digest.update(np.ascontiguousarray(views.images).tobytes())
+    for array in (views.images, views.offsets):
+        digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(views.cameras.camera_to_world.contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from crowdnerf_lab import distillation
 from crowdnerf_lab.distillation import DistillationError, DistilSettings, distil
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
 from crowdnerf_lab.metrics import psnr
+from crowdnerf_lab.pseudo_views import PseudoViews, random_offsets, windows_of
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene, SceneError
 from tests.toy_field import ToyField, toy_scene
@@ -48,6 +50,25 @@ def test_a_student_learns_its_teacher(scene: PosedScene, upsampling: str) -> Non
     assert distilled > max(untrained, constant) + 2
     assert result.history[-1].held_out_psnr == pytest.approx(distilled, abs=2)
     assert not result.interrupted
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 8])
+@pytest.mark.parametrize("draw", [distillation._drawn_cells, distillation._drawn_windows])
+def test_a_drawn_pixel_is_the_one_the_teacher_rendered(scene: PosedScene, step: int, draw) -> None:
+    """A student that is its own teacher sees no error, whichever pixels are drawn."""
+    torch.manual_seed(0)
+    student = RayMLP(planes_across(scene.cameras, scene.bounds), "XS").eval()
+    windows = windows_of(scene.cameras, 16, seed=0)
+    whole = (student(windows, 16, 16).detach() * 255).round().to(torch.uint8).numpy()
+    offsets = random_offsets(windows, step, seed=1)
+    u, v = offsets[..., 0], offsets[..., 1]
+    rows, columns = np.indices(u.shape[1:])
+    images = whole[np.arange(len(whole))[:, None, None], step * rows + v, step * columns + u]
+    views = PseudoViews(windows, step, offsets, images)
+    colour, truth = draw(student, views, 40, np.random.default_rng(2))
+    assert colour.shape == truth.shape
+    torch.testing.assert_close(colour, truth, atol=0.6 / 255, rtol=0)
+    assert truth.std() > 0.002
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(scene: PosedScene) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import invalid_poses
 from crowdnerf_lab.files import FileError
@@ -51,6 +53,19 @@ def test_a_window_is_a_part_of_the_view() -> None:
         whole, part = render_view(field, cameras, i).colour, render_view(field, windows, i).colour
         left, top = (cameras.centre[i] - windows.centre[i]).long().tolist()
         torch.testing.assert_close(part, whole[top : top + 16, left : left + 16], atol=1e-4, rtol=1e-3)
+
+
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(0, 5))
+def test_one_pixel_of_every_block_is_what_the_whole_view_shows_there(step: int, seed: int) -> None:
+    field, windows = ToyField(), windows_of(toy_cameras(3), 16, seed=1)
+    views = render_pseudo_views(field, windows, step=step, seed=seed, progress=False)
+    assert views.images.shape == (3, 16 // step, 16 // step, 3)
+    whole = render_pseudo_views(field, windows, progress=False).images
+    for view, row, column in np.ndindex(*views.images.shape[:3]):
+        u, v = views.offsets[view, row, column]
+        assert max(u, v) < step
+        error = views.images[view, row, column].astype(int) - whole[view, step * row + v, step * column + u]
+        assert np.abs(error).max() <= 1
 
 
 def test_portrait_photos_keep_the_angular_size_of_a_pixel() -> None:
