@@ -22,7 +22,7 @@ from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.devices.fitting import fit_to, reference_of
 from crowdnerf_lab.devices.measure import intrinsics
-from crowdnerf_lab.devices.profile import device_profiles
+from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
 from crowdnerf_lab.distillation import distil
 from crowdnerf_lab.fields.baked import BakedField, bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
@@ -171,13 +171,23 @@ class Workbench:
             self.fit_to_all_devices()
         return tuple(open_artefact(card.parent) for card in sorted(folder.glob("*/card.json")))
 
+    def profiles(self) -> tuple[DeviceProfile, ...]:
+        """The bundled device profiles, none of which shows more pixels than the preset's views have."""
+        width, height = self.preset.view_width, self.preset.view_height
+        return tuple(
+            profile.model_copy(
+                update={"view_width": min(profile.view_width, width), "view_height": min(profile.view_height, height)}
+            )
+            for profile in device_profiles()
+        )
+
     def fit_to_all_devices(self) -> tuple[Artefact, ...]:
         """Models of the field and its student for every bundled device profile, measured here and published."""
         field, student, scene = self.field(), self.student(), self.scene()
         reference = reference_of(field, scene, views=self.preset.judged_views)
         return tuple(
             artefact
-            for profile in device_profiles()
+            for profile in self.profiles()
             for artefact in fit_to(
                 profile,
                 field=field,

@@ -65,7 +65,8 @@ distillation = cn.distil(
     height=bench.preset.view_height,
     workspace=bench.root / "pseudo_views",
 )
-student = bench.keep_student(distillation.student)
+student = distillation.student
+bench.keep_student(student)
 cn.figures.training_curve({"student S": distillation.history}, title="Student against its teacher, on held-out views")
 
 # %% [markdown]
