@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one run of the series. *_seconds are wall-clock budgets; *_steps, where set, replace them (same bits anywhere)."""
+    """Sizes of one run of the series; *_seconds are budgets of wall-clock time."""
 
     name: str
     photo_downscale: int
@@ -57,15 +57,15 @@ _PRESETS = {
             name="standard",
             photo_downscale=1,
             calibration_photos=0,
-            quick_fit_seconds=45,
+            quick_fit_seconds=30,
             fit_seconds=120,
-            ablation_seconds=30,
+            ablation_seconds=15,
             least_psnr=16.5,
             distil_views=240,
-            distil_seconds=180,
+            distil_seconds=120,
             view_width=320,
             view_height=240,
-            held_out_views=0,
+            held_out_views=8,
             judged_views=4,
             timed_frames=20,
             cell_seconds=900,
