@@ -2,7 +2,8 @@
 
 The .py files of notebooks/ are the source. Each is executed by papermill in a kernel of this very interpreter, with its
 own Jupyter folders, and kept with its outputs in OUT/PRESET/. The cell tagged `check` prints a notebook's summary.
-`refresh` also writes the executed notebooks, less what is private to the machine, back to notebooks/*.ipynb.
+`refresh` also writes the executed notebooks, less what is private to the machine, back to notebooks/*.ipynb, and the
+pictures that they kept to data/pictures.
 """
 
 import argparse
@@ -31,6 +32,8 @@ from crowdnerf_lab.workbench import RUNS_VARIABLE
 logger = logging.getLogger(__name__)
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+PICTURES = NOTEBOOKS.parent / "data" / "pictures"
+"""Pictures from the committed run that the README shows."""
 LARGEST_NOTEBOOK = 4_000_000
 """Bytes of a notebook with its outputs that GitHub and reviewers still show."""
 
@@ -125,6 +128,12 @@ def refresh(runs: Sequence[NotebookRun], *, folder: Path = NOTEBOOKS) -> tuple[P
             raise SeriesError(f"{run.name} would have {len(content):,} bytes; show fewer or smaller pictures")
         written.append(write_bytes(folder / f"{run.name}.ipynb", content))
     return tuple(written)
+
+
+def refresh_pictures(runs: Sequence[NotebookRun], *, folder: Path = PICTURES) -> tuple[Path, ...]:
+    """Copy the pictures that the notebooks kept as PNG beside themselves."""
+    kept = sorted({picture for run in runs for picture in run.path.parent.glob("*.png")})
+    return tuple(write_bytes(folder / picture.name, picture.read_bytes()) for picture in kept)
 
 
 def published(notebook: NotebookNode) -> NotebookNode:
@@ -248,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info("\n%s", table(runs))
         if options.command == "refresh":
             refresh(runs)
+            refresh_pictures(runs)
     except (SeriesError, ValueError, OSError) as error:
         logger.error("%s", error)
         return 1

@@ -110,26 +110,13 @@ cn.figures.triptych(by_network[0], by_laptop[0], name="laptop: baked field")
 # B_{view}$ (S47, S52).
 
 # %%
-view_bytes = round(np.mean([len(answer.content) for answer in answers]))
-accounts = {
-    "network: field": ViewAccount(
-        "network",
-        bytes_once=0,
-        bytes_per_view=view_bytes,
-        server_ms=float(np.median([answer.render_ms + answer.encode_ms for answer in answers])),
-        device_ms=decode_ms,
-    ),
-    **{
-        name: ViewAccount(
-            "device",
-            bytes_once=each.card.bytes,
-            bytes_per_view=0,
-            server_ms=0.0,
-            device_ms=each.card.latency.median_ms,
-        )
-        for name, each in (("laptop: baked field", laptop), ("phone: student, int8", phone))
-    },
-}
+sizes, work = zip(*((len(answer.content), answer.render_ms + answer.encode_ms) for answer in answers), strict=True)
+network = ViewAccount("network", 0, round(np.mean(sizes)), server_ms=np.median(work), device_ms=decode_ms)
+device, phone_alone = (
+    ViewAccount("device", each.card.bytes, 0, server_ms=0.0, device_ms=each.card.latency.median_ms)
+    for each in (laptop, phone)
+)
+accounts = {"network: field": network, "laptop: baked field": device, "phone: student, int8": phone_alone}
 cn.figures.bytes_over_views(accounts)
 
 # %% [markdown]
@@ -137,7 +124,6 @@ cn.figures.bytes_over_views(accounts)
 # is cheaper, right of it the download. A UE that looks once should ask; one that looks around should download.
 
 # %%
-network, device = accounts["network: field"], accounts["laptop: baked field"]
 crossing = break_even_views(device, network)
 print(f"The laptop's model has paid off after {crossing:.0f} views: {crossing / 10:.0f} s at 10 views a second.")
 
@@ -149,22 +135,18 @@ print(f"The laptop's model has paid off after {crossing:.0f} views: {crossing / 
 # needs no link at all.
 
 # %%
-links = {
-    profile.name: {"link_mbit_s": profile.link_mbit_s, "rtt_ms": profile.rtt_ms} for profile in cn.device_profiles()
-}
+profiles = {profile.name: profile for profile in cn.device_profiles()}
+cases = [("laptop_cpu", network), ("laptop_cpu", device), ("mid_phone", network), ("mid_phone", phone_alone)]
+links = [{"link_mbit_s": profiles[name].link_mbit_s, "rtt_ms": profiles[name].rtt_ms} for name, _ in cases]
 cn.figures.table(
     {
-        "path": name,
-        "link of the": owner,
-        "first picture, ms": accounts[name].first_pixels_ms(**links[profile]),
-        "next picture, ms": accounts[name].next_pixels_ms(**links[profile]),
+        "device": profiles[name].title,
+        "inference": account.path,
+        "first picture, ms": account.first_pixels_ms(**link),
+        "next picture, ms": account.next_pixels_ms(**link),
     }
-    for owner, profile, own in (
-        ("laptop", "laptop_cpu", "laptop: baked field"),
-        ("phone", "mid_phone", "phone: student, int8"),
-    )
-    for name in ("network: field", own)
-)  # fmt: skip
+    for (name, account), link in zip(cases, links, strict=True)
+)
 
 # %% [markdown]
 # The first picture is where the network can win, the next ones are the device's. The network's render time is that of

@@ -96,6 +96,14 @@ def test_progress_bars_are_not_kept(tmp_path: Path):
     assert [output.get("text") for output in outputs] == ["done\n"]
 
 
+def test_pictures_that_a_notebook_kept_are_published(tmp_path: Path):
+    code = "# %%\nfrom pathlib import Path\nPath('view.png').write_bytes(b'a picture')\n"
+    runs = run_series(SIZES, out=tmp_path / "runs", sources=[notebook(tmp_path, "00_try", code)])
+    (path,) = series.refresh_pictures(runs, folder=tmp_path / "pictures")
+    assert path == tmp_path / "pictures" / "view.png"
+    assert path.read_bytes() == b"a picture"
+
+
 def test_outputs_that_name_a_folder_of_this_machine_are_not_published(tmp_path: Path):
     source = notebook(tmp_path, "00_try", "# %%\nfrom pathlib import Path\nprint(Path.home() / 'field.safetensors')\n")
     runs = run_series(SIZES, out=tmp_path / "runs", sources=[source])
