@@ -9,9 +9,8 @@ import argparse
 import resource
 from pathlib import Path
 
-from crowdnerf_lab.captures.scenes import read_scene
-
 from benchmarks.conditions import conditions, finish, print_table
+from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.metrics import quality
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.training import fit
