@@ -172,7 +172,7 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile]) 
     return figure
 
 
-def bytes_over_views(accounts: Mapping[str, ViewAccount], *, most: int = 10_000) -> go.Figure:
+def bytes_over_views(accounts: Mapping[str, ViewAccount], *, most: int = 100_000) -> go.Figure:
     """Bytes over the air for a number of views, both logarithmic: one line an inference path, named at its end."""
     views = [round(10 ** (step / 8)) for step in range(round(8 * math.log10(most)) + 1)]
     figure = go.Figure(

@@ -44,8 +44,12 @@ NAME_OF_FORMAT: dict[str, str] = {
     "baked": "baked field",
 }
 KEPT = "kept"
-COLOUR_OF = dict(zip([KEPT, *REASONS.values()], [*QUALITATIVE[:1], *QUALITATIVE[6:], *QUALITATIVE[1:5]], strict=True))
-"""What has the same colour in every figure."""
+COLOUR_OF = {
+    **dict(zip([KEPT, *REASONS.values()], [*QUALITATIVE[:1], *QUALITATIVE[6:], *QUALITATIVE[1:5]], strict=True)),
+    **COLOUR_OF_DEVICE,
+    "network": COLOUR_OF_DEVICE["server"],
+}
+"""What has the same colour in every figure: findings of the screening, and who renders."""
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -64,5 +68,8 @@ TEMPLATE = go.layout.Template(
 
 
 def colours_of(names: Iterable[str]) -> list[str]:
-    """A colour for each name: its own where it has one in every figure, else the next of the palette."""
-    return [COLOUR_OF.get(name, QUALITATIVE[position % len(QUALITATIVE)]) for position, name in enumerate(names)]
+    """A colour for each name: its own where the name, up to a colon, has one in every figure; else the palette's next."""
+    return [
+        COLOUR_OF.get(name.partition(":")[0], QUALITATIVE[position % len(QUALITATIVE)])
+        for position, name in enumerate(names)
+    ]

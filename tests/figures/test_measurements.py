@@ -109,3 +109,4 @@ def test_the_bytes_of_both_paths_cross_where_the_download_pays_off():
     assert max(cheaper) < break_even_views(accounts["device"], accounts["network"]) == 100
     assert network.y[network.x.index(100)] == device.y[0] == pytest.approx(1.0)
     assert network.text[-1].strip() == "network"
+    assert network.line.color == COLOUR_OF_DEVICE["server"]
