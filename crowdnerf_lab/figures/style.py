@@ -68,7 +68,7 @@ TEMPLATE = go.layout.Template(
 
 
 def colours_of(names: Iterable[str]) -> list[str]:
-    """A colour for each name: its own where the name, up to a colon, has one in every figure; else the palette's next."""
+    """A colour for each name: the one that the name, up to a colon, has everywhere; else the next of the palette."""
     return [
         COLOUR_OF.get(name.partition(":")[0], QUALITATIVE[position % len(QUALITATIVE)])
         for position, name in enumerate(names)
