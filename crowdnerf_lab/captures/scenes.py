@@ -7,6 +7,7 @@ from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, read_captures
 from crowdnerf_lab.captures.calibration import Align, Poses, calibrate
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.posed_formats import read_transforms
+from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.scene import PosedScene, check_trainable
 
 
@@ -17,12 +18,14 @@ def read_scene(
     held_out_every: int = 8,
     poses: Literal["truth", "metadata", "calibrated"] = "truth",
     photos: Literal["spoiled", "clean"] = "spoiled",
+    screened: bool = True,
 ) -> PosedScene:
     """A scene to train on, from a folder with manifest.json, transforms.json or transforms_train.json, or such a file.
 
     downscale: shrink the photos this many times. Held out is what the scene itself sets apart, else every
     `held_out_every`-th photo by name, from the first on (0: none). poses, photos: for a crowd's captures; 'calibrated'
     is structure from motion, fitted to the truth if there is one, since the reference views stand in its frame.
+    screened: leave out a crowd's photos that the screening rejects.
 
     Raises CaptureError, CalibrationError or SceneError naming what is wrong with the folder.
     """
@@ -34,7 +37,8 @@ def read_scene(
     if not path.exists():
         raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
     if path.name == MANIFEST or (path / MANIFEST).is_file():
-        scene = _of_a_crowd(read_captures(path), poses=poses, photos=photos)
+        captures = read_captures(path)
+        scene = _of_a_crowd(screen(captures)[0] if screened else captures, poses=poses, photos=photos)
         scene = scene if len(scene.held_out) else _every(scene, held_out_every)
     else:
         scene, _ = read_transforms(path, held_out_every=held_out_every)

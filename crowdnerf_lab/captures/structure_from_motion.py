@@ -28,8 +28,10 @@ from crowdnerf_lab.files import write_atomically
 logger = logging.getLogger(__name__)
 
 INSTALL = 'pip install "crowdnerf-lab[colmap]"'
-LARGEST_SIDE = 1600
+LARGEST_SIDE = 1024
 """Features are looked for in pictures no larger than this, in pixels."""
+FEATURES = 4096
+"""Most features of one picture: matching takes the square of it."""
 PAIRS_AT_ONCE = 512
 """Pairs matched between two steps of the progress bar."""
 PHOTOS_FOR_DISTORTION = 10
@@ -138,6 +140,7 @@ def _extract(work: _Work, database: Path, shots: Sequence[Shot]) -> None:
     """Find SIFT features, one camera a phone."""
     options = work.colmap.FeatureExtractionOptions()
     options.use_gpu, options.num_threads, options.max_image_size = False, work.threads, LARGEST_SIDE
+    options.sift.max_num_features = FEATURES
     groups: dict[Any, list[int]] = {}
     for row, shot in enumerate(shots):
         groups.setdefault((shot.phone, tuple(shot.image.shape), shot.focal_px, shot.centre_px), []).append(row)

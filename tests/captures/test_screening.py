@@ -178,6 +178,7 @@ def test_limits_are_arguments(tmp_path):
     assert rejections(captures) == {"dim/2.png": "dark"}
 
 
+@pytest.mark.row("S63")
 def test_photos_without_consent_are_left_out_unread(tmp_path):
     captures = event(tmp_path, crowd())
     refusing = captures.captures[0].model_copy(update={"consent": Consent(train=False, publish=True)})
