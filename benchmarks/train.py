@@ -24,6 +24,7 @@ def main() -> None:
         held_out_every=arguments.held_out,
         poses=arguments.poses,
         photos=arguments.photos,
+        screened=not arguments.unscreened,
     )
     result = fit(
         scene,
@@ -70,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tier", choices=["sh_grid"], default="sh_grid", help="kind of field")
     parser.add_argument("--poses", choices=["truth", "metadata", "calibrated"], default="truth")
     parser.add_argument("--photos", choices=["spoiled", "clean"], default="spoiled")
+    parser.add_argument("--unscreened", action="store_true", help="train on what the screening would reject, too")
     parser.add_argument("--no-appearance", action="store_true", help="one look for all captures")
     parser.add_argument("--no-robust", action="store_true", help="squared error for every ray")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
