@@ -40,12 +40,13 @@ def measure_photo(photo: UInt8[Tensor, "h w 3"]) -> PhotoQuality:
     shrink = MEASURED_SIZE / max(height, width)
     if shrink < 1:
         photo = area_resized(photo, max(1, round(width * shrink)), max(1, round(height * shrink)))
-    colour = photo.to(torch.float32) / 255
-    luminance = srgb_to_linear(colour) @ torch.tensor(_LUMINANCE)
+    pixels = photo.numpy()
+    light_of_byte = srgb_to_linear(torch.arange(256) / 255).numpy()
+    luminance = light_of_byte[pixels] @ np.array(_LUMINANCE, dtype=np.float32)
     return PhotoQuality(
-        highlights=math.log2(max(float(np.quantile(luminance.numpy(), 0.95)), _FLOOR)),
-        clipped=float((photo.amax(-1) >= _CLIPPED).float().mean()),
-        sharpness=sharpness_of(colour.mean(-1)),
+        highlights=math.log2(max(float(np.quantile(luminance, 0.95)), _FLOOR)),
+        clipped=float((pixels >= _CLIPPED).any(-1).mean()),
+        sharpness=sharpness_of(torch.from_numpy(pixels.mean(-1, dtype=np.float32) / 255)),
     )
 
 
