@@ -18,8 +18,9 @@ from crowdnerf_lab.devices.fitting import fit_to, reference_of
 from crowdnerf_lab.devices.measure import pooled_psnr
 from crowdnerf_lab.devices.profile import device_profiles
 from crowdnerf_lab.distillation import distil
+from crowdnerf_lab.fields.sh_grid import load_field
 from crowdnerf_lab.presets import preset
-from crowdnerf_lab.training import fit, load_field
+from crowdnerf_lab.training import fit
 
 
 def main() -> None:

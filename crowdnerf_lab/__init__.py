@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from crowdnerf_lab.distillation import Distillation, distil
     from crowdnerf_lab.fields.baked import BakedField, bake
     from crowdnerf_lab.fields.field import RadianceField
-    from crowdnerf_lab.fields.sh_grid import SHGrid
+    from crowdnerf_lab.fields.sh_grid import SHGrid, load_field, save_field
     from crowdnerf_lab.light_fields.light_field import LightField
     from crowdnerf_lab.light_fields.ray_mlp import RayMLP
     from crowdnerf_lab.metrics import Quality, psnr, quality
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from crowdnerf_lab.rays import Rays
     from crowdnerf_lab.rendering import Rendered, render_view
     from crowdnerf_lab.scene import Bounds, PosedScene
-    from crowdnerf_lab.training import Fit, fit, load_field, save_field
+    from crowdnerf_lab.training import Fit, fit
     from crowdnerf_lab.workbench import Workbench, open_workbench
 
 __all__ = [
@@ -124,7 +124,7 @@ _NAMES_OF = {
     "distillation": ("Distillation", "distil"),
     "fields.baked": ("BakedField", "bake"),
     "fields.field": ("RadianceField",),
-    "fields.sh_grid": ("SHGrid",),
+    "fields.sh_grid": ("SHGrid", "load_field", "save_field"),
     "light_fields.light_field": ("LightField",),
     "light_fields.ray_mlp": ("RayMLP",),
     "metrics": ("Quality", "psnr", "quality"),
@@ -134,7 +134,7 @@ _NAMES_OF = {
     "rays": ("Rays",),
     "rendering": ("Rendered", "render_view"),
     "scene": ("Bounds", "PosedScene"),
-    "training": ("Fit", "fit", "load_field", "save_field"),
+    "training": ("Fit", "fit"),
     "workbench": ("Workbench", "open_workbench"),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}

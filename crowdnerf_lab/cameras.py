@@ -151,9 +151,7 @@ def pixel_grid(width: int, height: int) -> Float[Tensor, "h w 2"]:
     return torch.stack([u, v], dim=-1)
 
 
-def project(
-    cameras: Cameras, points: Float[Tensor, "*n 3"]
-) -> tuple[Float[Tensor, "*n 2"], Float[Tensor, "*n"]]:
+def project(cameras: Cameras, points: Float[Tensor, "*n 3"]) -> tuple[Float[Tensor, "*n 2"], Float[Tensor, "*n"]]:
     """World points to pixel positions and depths along z, one point per camera (broadcast over the batch).
 
     Depth <= 0 means behind the camera; its pixel position is meaningless then.

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ import numba
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -30,19 +27,19 @@ from crowdnerf_lab.fields import occupancy
 from crowdnerf_lab.fields.appearance import Appearance, AppearanceSettings
 from crowdnerf_lab.fields.occupancy import OccupancySettings
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
-from crowdnerf_lab.files import write_atomically
+from crowdnerf_lab.interrupts import interrupts
 from crowdnerf_lab.kernels.row_adam import RowAdam
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pixels import PixelTable, pixel_table, rays_of_pixels
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds, PosedScene, check_trainable
+from crowdnerf_lab.weights import below, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
 MAX_RAYS_PER_STEP = 8192
 MIN_RAYS_PER_STEP = 64
 CHECKPOINT_FORMAT = "crowdnerf_lab.fit/1"
-FIELD_FORMAT = "crowdnerf_lab.sh_grid/1"
 
 
 class TrainingError(RuntimeError):
@@ -147,7 +144,8 @@ def fit(
     under a step budget. Ctrl-C stops after the current step and returns what is there; a second one raises
     KeyboardInterrupt.
 
-    Raises SceneError for a scene that cannot be trained on and TrainingError for a checkpoint of something else.
+    Raises SceneError for a scene that cannot be trained on, TrainingError for a checkpoint of something else and
+    WeightsError for a damaged one.
     """
     if (seconds is None) == (steps is None):
         raise ValueError("give fit() either seconds or steps")
@@ -157,7 +155,7 @@ def fit(
     settings = settings or FitSettings()
     check_trainable(scene)
     identity = _identity(scene, settings, seed, appearance, robust)
-    with _threads(threads), _interrupts() as interrupted:
+    with _threads(threads), interrupts() as interrupted:
         started = time.perf_counter()
         _warm_up(settings)
         warmup = time.perf_counter() - started
@@ -378,28 +376,6 @@ def _summary(scene: PosedScene, result: Fit) -> str:
     )
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-def save_field(model: SHGrid, path: Path) -> Path:
-    """Write a trained field as one safetensors file (atomically)."""
-    meta = {"format": FIELD_FORMAT, "shape": json.dumps(asdict(model.shape))}
-    tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-    return write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=meta))
-
-
-def load_field(path: Path) -> SHGrid:
-    """Read what `save_field` wrote. Raises TrainingError naming the file when it is truncated or something else."""
-    tensors, meta = _read_tensors(Path(path), FIELD_FORMAT)
-    shape = json.loads(meta["shape"])
-    model = SHGrid(
-        Bounds(centre=tensors["centre"], half_size=tensors["half_size"]),
-        shape=SHGridShape(**(shape | {"resolutions": tuple(shape["resolutions"])})),
-    )
-    model.load_state_dict(tensors)
-    return model
-
-
 def _identity(scene: PosedScene, settings: FitSettings, seed: int, appearance: bool, robust: bool) -> str:
     """What a checkpoint must have in common with the call that resumes it: photos, cameras, split and settings."""
     digest = hashlib.sha256()
@@ -420,63 +396,37 @@ def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
     tensors |= {f"rows.{name}": rows[name] for name in ("mean", "square")}
     moments = state.optimizer.state_dict()["state"]
     tensors |= {f"adam.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()}
-    meta = {
-        "format": CHECKPOINT_FORMAT,
-        "identity": identity,
-        "counters": json.dumps(
-            {
-                "step": state.step,
-                "row_steps": rows["step"],
-                "rays_per_step": state.rays_per_step,
-                "seconds": state.seconds,
-                "samples": state.samples,
-                "history": [asdict(record) for record in state.history],
-            }
-        ),
+    counters = {
+        "step": state.step,
+        "row_steps": rows["step"],
+        "rays_per_step": state.rays_per_step,
+        "seconds": state.seconds,
+        "samples": state.samples,
+        "history": [asdict(record) for record in state.history],
     }
-    tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=meta))
+    header = {"identity": identity, "counters": json.dumps(counters)}
+    write_tensors(path, tensors, kind=CHECKPOINT_FORMAT, header=header)
 
 
 def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
-    tensors, meta = _read_tensors(path, CHECKPOINT_FORMAT)
-    if meta["identity"] != identity:
+    tensors, header = read_tensors(path, kind=CHECKPOINT_FORMAT)
+    if header["identity"] != identity:
         raise TrainingError(
             f"checkpoint {path} belongs to other photos, settings or another seed; delete it or choose another file"
         )
-    counters = json.loads(meta["counters"])
-    state.model.load_state_dict(_below("field.", tensors))
+    counters = json.loads(header["counters"])
+    state.model.load_state_dict(below("field.", tensors))
     if state.appearance is not None:
-        state.appearance.load_state_dict(_below("appearance.", tensors))
-    state.rows_optimizer.state[state.model.table] = {"step": counters["row_steps"], **_below("rows.", tensors)}
+        state.appearance.load_state_dict(below("appearance.", tensors))
+    state.rows_optimizer.state[state.model.table] = {"step": counters["row_steps"], **below("rows.", tensors)}
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below("adam.", tensors).items():
+    for name, value in below("adam.", tensors).items():
         index, key = name.split(".")
         moments.setdefault(int(index), {})[key] = value
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
     state.step, state.seconds, state.samples = counters["step"], counters["seconds"], counters["samples"]
     state.rays_per_step = counters["rays_per_step"]
     state.history = [FitRecord(**record) for record in counters["history"]]
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _read_tensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            found = meta.get("format")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"cannot read {path}: {error}; delete it and train again") from error
-    if found != expected:
-        raise TrainingError(f"{path} holds {found!r}, not {expected!r}; give the right file or train again")
-    return tensors, meta
-
-
-# --- threads, signals, kernels ---------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -494,28 +444,6 @@ def _threads(threads: int | None) -> Iterator[None]:
     finally:
         numba.set_num_threads(before[0])
         torch.set_num_threads(before[1])
-
-
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that a step is never cut in two."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def stop(_signal: int, _frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        log.warning("stopping after this step; interrupt again to stop at once")
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _warm_up(settings: FitSettings) -> None:

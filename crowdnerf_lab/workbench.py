@@ -25,13 +25,13 @@ from crowdnerf_lab.devices.measure import intrinsics
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
 from crowdnerf_lab.distillation import distil
 from crowdnerf_lab.fields.baked import BakedField, bake
-from crowdnerf_lab.fields.sh_grid import SHGrid
+from crowdnerf_lab.fields.sh_grid import SHGrid, load_field, save_field
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, load_light_field, save_light_field
 from crowdnerf_lab.network.view_engine import ViewRequest
 from crowdnerf_lab.presets import Preset, preset
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene, area_resized
-from crowdnerf_lab.training import fit, load_field, save_field
+from crowdnerf_lab.training import fit
 
 logger = logging.getLogger(__name__)
 

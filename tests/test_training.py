@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from crowdnerf_lab.cameras import look_at, pinhole
-from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape, load_field, save_field
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.rendering import render_view
@@ -24,11 +24,10 @@ from crowdnerf_lab.training import (
     FitSettings,
     Stage,
     TrainingError,
-    load_field,
     photo_loss,
-    save_field,
 )
 from crowdnerf_lab.training import fit as fit_on_any_threads
+from crowdnerf_lab.weights import WeightsError
 
 # One thread: regions of so little work cost more to share than to do, and tests run beside each other.
 fit = partial(fit_on_any_threads, threads=1, progress=False)
@@ -191,7 +190,7 @@ def test_checkpoint_of_something_else_is_refused(ball: PosedScene, tmp_path: Pat
     with pytest.raises(TrainingError, match="another seed"):
         fit(ball, steps=4, settings=SMALL, seed=1, checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(TrainingError, match=r"fit\.safetensors.*delete it"):
+    with pytest.raises(WeightsError, match=r"fit\.safetensors.*delete it"):
         fit(ball, steps=4, settings=SMALL, checkpoint=checkpoint)
 
 
@@ -217,7 +216,7 @@ def test_field_file_round_trip(ball: PosedScene, tmp_path: Path) -> None:
     assert again.shape == result.model.shape
     assert torch.equal(render_view(again, ball.cameras, 0).colour, render_view(result.model, ball.cameras, 0).colour)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match=r"field\.safetensors"):
+    with pytest.raises(WeightsError, match=r"field\.safetensors"):
         load_field(path)
 
 

@@ -5,8 +5,10 @@ Fridovich-Keil et al. 2022, on the multiresolution hash grid of Mueller et al. 2
 `kernels.cpu`.
 """
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from crowdnerf_lab.kernels import cpu, ops, reference
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.rendering import Rendered
 from crowdnerf_lab.scene import Bounds
+from crowdnerf_lab.weights import read_tensors, write_tensors
+
+FORMAT = "crowdnerf_lab.sh_grid/1"
 
 
 @dataclass(frozen=True)
@@ -175,3 +180,20 @@ class Composited:
     rendered: Rendered
     distortion: Float[Tensor, "rays"]
     density: Float[Tensor, "n"]
+
+
+def save_field(field: SHGrid, path: Path) -> Path:
+    """Write a trained field as one safetensors file (atomically)."""
+    return write_tensors(path, field.state_dict(), kind=FORMAT, header={"shape": json.dumps(asdict(field.shape))})
+
+
+def load_field(path: Path) -> SHGrid:
+    """Read what `save_field` wrote. Raises WeightsError naming the file when it is truncated or something else."""
+    tensors, header = read_tensors(path, kind=FORMAT)
+    shape = json.loads(header["shape"])
+    field = SHGrid(
+        Bounds(centre=tensors["centre"], half_size=tensors["half_size"]),
+        shape=SHGridShape(**(shape | {"resolutions": tuple(shape["resolutions"])})),
+    )
+    field.load_state_dict(tensors)
+    return field

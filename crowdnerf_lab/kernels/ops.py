@@ -130,8 +130,7 @@ def _(
     return torch.from_numpy(out), torch.from_numpy(density), torch.from_numpy(saved)
 
 
-@torch.library.custom_op("crowdnerf_lab::composite_backward", mutates_args=())
-def composite_backward(
+def _row_gradient(
     grad_out: Tensor,
     grad_density: Tensor,
     rows: int,
@@ -144,24 +143,7 @@ def composite_backward(
     density: Tensor,
     saved: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the table (level * rows + row) that `composite` used, and the gradient of each [n, 16]."""
-    raise NotImplementedError("composite_backward is fused on CPU alone; other devices differentiate the reference")
-
-
-@composite_backward.register_kernel("cpu")
-def _(
-    grad_out: Tensor,
-    grad_density: Tensor,
-    rows: int,
-    resolutions: list[int],
-    directions: Tensor,
-    offsets: Tensor,
-    positions: Tensor,
-    t_mid: Tensor,
-    t_step: Tensor,
-    density: Tensor,
-    saved: Tensor,
-) -> tuple[Tensor, Tensor]:
+    """Rows of the table (level * rows + row) that `composite` used on CPU, and the gradient of each [n, 16]."""
     n, tasks = len(positions), 2 * len(resolutions)
     grad_samples = np.empty((n, 8), np.float32)
     cpu.composite_backward(
@@ -204,7 +186,7 @@ def _save_for_backward(ctx, inputs, output) -> None:
 def _backward(ctx, grad_out, grad_density, _grad_saved):
     table, directions, offsets, positions, t_mid, t_step, density, saved = ctx.saved_tensors
     if table.device.type == "cpu":
-        index, values = composite_backward(
+        index, values = _row_gradient(
             grad_out,
             grad_density,
             ctx.rows,
