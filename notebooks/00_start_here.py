@@ -118,11 +118,11 @@ print(f"a new view: {reached:.1f} dB from the field, {on_device:.1f} dB from the
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
 #
-# **Exercise 1.** Bake a smaller model: leave out the finest level of the grid. How many bytes does it save, and how
-# many dB does it cost?
+# **Exercise 1.** Bake a smaller model: leave out the two finest levels of the grid. How many bytes does it save, and
+# how many dB does it cost?
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-small = cn.bake(fit.model, levels=len(fit.model.shape.resolutions) - 1)
+small = cn.bake(fit.model, levels=len(fit.model.shape.resolutions) - 2)
 small_view = bench.picture(small)
 lost = on_device - cn.psnr(small_view, views.truths[0])
 print(f"{baked.bytes / 1e6:.2f} MB to {small.bytes / 1e6:.2f} MB for {lost:.2f} dB")

@@ -103,9 +103,9 @@ fields = {
     name: cn.fit(bench.sized(scene), seconds=bench.preset.ablation_seconds).model
     for name, scene in {"metadata": metadata, "structure from motion": motion, "truth": truth}.items()
 }
-scores = {name: cn.quality(bench.renders(field), list(views.truths)) for name, field in fields.items()}
+renders = {name: bench.renders(field) for name, field in fields.items()}
 cn.figures.image_strip(
-    {"truth": views.truths[0], **{f"poses: {name}": bench.renders(field)[0] for name, field in fields.items()}},
+    {"truth": views.truths[0], **{f"poses: {name}": shown[0] for name, shown in renders.items()}},
     truth=views.truths[0],
 )
 
@@ -113,6 +113,7 @@ cn.figures.image_strip(
 # Look at the screen's words, then at the numbers over all views:
 
 # %%
+scores = {name: cn.quality(shown, list(views.truths)) for name, shown in renders.items()}
 cn.figures.table(
     {"trained on poses from": name, "PSNR, dB": score.psnr, "SSIM": score.ssim, "ꟻLIP": score.flip}
     for name, score in scores.items()
@@ -175,7 +176,7 @@ kept, missing = read_transforms(bench.root / "calibrated")
 assert not missing.absent
 assert len(kept.train) == len(motion.train)
 again = cn.fit(bench.sized(kept).with_split(kept.train.tolist(), []), steps=20).model
-assert cn.psnr(bench.renders(again)[0], views.truths[0]) > 5
+assert cn.psnr(bench.picture(again), views.truths[0]) > 5
 
 # %% [markdown]
 # **On to** [3 · Training a radiance field](03_train_radiance_field.ipynb).

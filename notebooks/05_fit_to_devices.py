@@ -69,7 +69,7 @@ cn.figures.table(
 width, height = student.view_size
 graph = export_onnx(student, bench.root / "student.onnx", width=width, height=height)
 model = light_field_model(graph.read_bytes(), width=width, height=height, threads=1, name=graph)
-by_graph, by_torch = pictures_of(model, views.cameras)[0], bench.renders(student)[0]
+by_graph, by_torch = pictures_of(model, views.cameras[:1])[0], bench.picture(student)
 difference = np.abs(by_graph / 255 - by_torch.numpy()).max()
 print(f"{graph.stat().st_size / 1e3:.0f} kB; most often: {op_types(graph).most_common(4)}")
 print(f"largest difference from torch in a picture: {255 * difference:.1f} of 255")
