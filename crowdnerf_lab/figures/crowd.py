@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 from torch import Tensor
@@ -38,10 +38,14 @@ def capture_map(
     """Where the crowd stood and what it looked at: camera frusta in ENU metres, one colour a group, and scene points.
 
     groups: cameras by what they have in common ("kept", "blurred"); each becomes one line trace, whatever its size.
-    frustum_m: depth to which a frustum is drawn. point_colours: sRGB in [0, 1]; grey when absent.
+    frustum_m: depth to which a frustum is drawn. point_colours: sRGB in [0, 1]; grey when absent. Points beyond the
+    middle 98 % of an axis are left out: a few mistaken ones lie so far away that they would shrink everything else.
     """
     figure = go.Figure()
     if points is not None:
+        usual = _among_the_middle(points, 0.98)
+        points = points[usual]
+        point_colours = None if point_colours is None else point_colours[usual]
         figure.add_trace(
             go.Scatter3d(
                 **_columns(points.numpy()),
@@ -127,6 +131,12 @@ def frustum_lines(cameras: Cameras, depth: float) -> NDArray[np.float32]:
     a, b, c, d = corners.unbind(1)
     eye, gap = pose[..., 3], torch.full_like(pose[..., 3], torch.nan)
     return torch.stack([a, b, c, d, a, eye, b, gap, c, eye, d, gap], dim=1).reshape(-1, 3).numpy()
+
+
+def _among_the_middle(points: Float[Tensor, "n 3"], fraction: float) -> Bool[Tensor, "n"]:
+    tails = torch.tensor([(1 - fraction) / 2, (1 + fraction) / 2], dtype=points.dtype)
+    low, high = torch.quantile(points, tails, dim=0) if len(points) else (points.new_zeros(3), points.new_zeros(3))
+    return ((points >= low) & (points <= high)).all(-1)
 
 
 def _margin(row: ScreeningRow) -> float:

@@ -55,10 +55,14 @@ def test_a_map_of_two_thousand_cameras_stays_small():
     assert len(figures.capture_map({"crowd": ring(2000)}).to_json()) < 1_000_000
 
 
-def test_point_colours_are_the_scene_s():
-    points, colours = torch.zeros(2, 3), torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.0, 2.0]])
-    figure = figures.capture_map({"kept": ring(2)}, points=points, point_colours=colours)
-    assert list(figure.data[0].marker.color) == ["rgb(255,51,0)", "rgb(0,0,255)"]
+def test_points_keep_their_colours_and_mistaken_ones_far_away_are_left_out():
+    points = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    colours = torch.tensor([1.0, 0.2, 0.0]).repeat(1000, 1)
+    points[7], colours[7] = torch.tensor([0.0, 900.0, 0.0]), torch.tensor([0.0, 0.0, 2.0])
+    drawn = figures.capture_map({"kept": ring(2)}, points=points, point_colours=colours).data[0]
+    assert 900 < len(drawn.x) == len(drawn.marker.color) < 1000
+    assert max(drawn.y) < 10
+    assert set(drawn.marker.color) == {"rgb(255,51,0)"}
 
 
 def test_margins_are_positive_inside_the_limit_whichever_way_the_limit_points():
