@@ -5,7 +5,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid
 from crowdnerf_lab.catalogue.artefact import Artefact, card_files, write_artefact
 from crowdnerf_lab.catalogue.card import Format, Kind, ModelCard, Probe, Provenance
 from crowdnerf_lab.devices.export import export_onnx
@@ -53,16 +53,35 @@ class Reference:
 
 
 def reference_of(field: SHGrid, scene: PosedScene, *, views: int = 0) -> Reference:
-    """The scene's held-out views (`views` of them, evenly chosen; 0: all) as photos and as the teacher shows them."""
+    """The scene's held-out views (`views` of them, evenly chosen; 0: all) as photos and as the teacher shows them.
+
+    Devices draw the views of ideal lenses, so photos of others are resampled to one.
+    """
     rows = scene.held_out
     if 0 < views < len(rows):
         rows = rows[torch.linspace(0, len(rows) - 1, views).round().long()]
-    cameras = scene.cameras[rows]
+    photographed = scene.cameras[rows]
+    ideal = replace(photographed, distortion=torch.zeros_like(photographed.distortion))
     return Reference(
-        cameras=cameras,
-        photos=tuple(scene.image(int(row)) for row in rows),
-        teacher=tuple(render_view(field, cameras, i).colour for i in range(len(rows))),
+        cameras=ideal,
+        photos=tuple(through_ideal_lens(scene.image(int(row)), scene.cameras, int(row)) for row in rows),
+        teacher=tuple(render_view(field, ideal, i).colour for i in range(len(rows))),
     )
+
+
+def through_ideal_lens(photo: Float[Tensor, "h w 3"], cameras: Cameras, index: int) -> Float[Tensor, "h w 3"]:
+    """The photo of camera `index` as its lens without distortion would show it: bilinear, edges repeated."""
+    height, width, _ = photo.shape
+    focal, centre, distortion = cameras.focal[index], cameras.centre[index], cameras.distortion[index]
+    if not bool(distortion.any()):
+        return photo
+    plane = (pixel_grid(width, height).to(focal) - centre) / focal
+    seen = distorted(plane, distortion.expand(height, width, 4)) * focal + centre
+    grid = 2 * seen / torch.tensor([width, height]).to(seen) - 1
+    planes = torch.nn.functional.grid_sample(
+        photo.permute(2, 0, 1)[None], grid[None], padding_mode="border", align_corners=False
+    )
+    return planes[0].permute(1, 2, 0)
 
 
 def fit_to(

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
-from crowdnerf_lab.devices.fitting import calibration_feeds, fit_to, reference_of
+from crowdnerf_lab.devices.fitting import calibration_feeds, fit_to, reference_of, through_ideal_lens
 from crowdnerf_lab.devices.measure import as_colour, pictures_of
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.network.ue import load_artefact, probe_psnr
+from crowdnerf_lab.rendering import render_view
 from tests.toy_artefacts import fitted, random_grid, small_profile, small_scene, untrained_student
+from tests.toy_field import ToyField
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,18 @@ def test_reference_views_are_spread_over_the_held_out_ones() -> None:
     reference = reference_of(random_grid(), scene, views=3)
     assert torch.equal(reference.cameras.positions, scene.cameras.positions[[3, 7, 11]])
     assert len(reference.photos) == len(reference.teacher) == 3
+
+
+def test_photos_of_other_lenses_are_resampled_to_an_ideal_one() -> None:
+    scene, field = small_scene(), ToyField()
+    bent = torch.tensor([-0.15, 0.02, 0.004, -0.003]).expand(12, 4)
+    through_lens = replace(scene.cameras, distortion=bent)
+    for i in (0, 5):
+        ideal, photo = render_view(field, scene.cameras, i).colour, render_view(field, through_lens, i).colour
+        inner = (slice(4, -4), slice(4, -4))  # what the lens did not see cannot be restored
+        resampled = through_ideal_lens(photo, through_lens, i)
+        assert psnr(resampled[inner], ideal[inner]) > psnr(photo[inner], ideal[inner]) + 6
+        assert torch.equal(through_ideal_lens(photo, scene.cameras, i), photo)
 
 
 def test_calibration_sees_captured_poses_at_the_model_s_size() -> None:
