@@ -164,15 +164,15 @@ assert rates[-1]["dB"] > rates[0]["dB"]
 cn.figures.table(rates)
 
 # %% [markdown]
-# **Exercise 3.** Is the student too small, or the time too short? Distil an XS, with a quarter of the numbers, for a
-# third of the time, and compare it with S against the teacher.
+# **Exercise 3.** Is the student too small, or the time too short? Distil an XS, with a fifth of the numbers, for a
+# fifth of the time, and compare it with S against the teacher.
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 smaller = cn.distil(
     field,
     scene,
     size="XS",
-    seconds=bench.preset.distil_seconds / 3,
+    seconds=bench.preset.distil_seconds / 5,
     views=bench.preset.distil_views,
     width=bench.preset.view_width,
     height=bench.preset.view_height,
@@ -180,7 +180,7 @@ smaller = cn.distil(
 )
 by_smaller = cn.quality(bench.renders(smaller.student), by_teacher)
 print(f"XS {by_smaller.psnr:.1f} dB to the teacher, S {imitation.psnr:.1f} dB")
-assert by_smaller.psnr > cn.quality(bench.renders(untrained["XS"].eval()), by_teacher).psnr + 1
+assert by_smaller.psnr > cn.quality(bench.renders(untrained["XS"].eval()), by_teacher).psnr
 
 # %% [markdown]
 # **On to** [5 · Models that fit devices](05_fit_to_devices.ipynb).
