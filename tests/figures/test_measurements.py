@@ -28,12 +28,14 @@ def test_a_curve_keeps_only_what_was_measured():
 
 
 def test_a_table_is_markdown_with_numbers_to_the_right():
-    shown = figures.table([{"what": "a|b", "dB": 19.23456, "ok": True}, {"what": None, "dB": 24576.0, "ok": False}])
+    shown = figures.table(
+        [{"what": "a|b", "dB": 19.23456, "n": 4194304, "ok": True}, {"what": None, "dB": 24576.0, "n": 0, "ok": False}]
+    )
     assert shown._repr_markdown_().splitlines() == [
-        "| what | dB | ok |",
-        "| :--- | ---: | ---: |",
-        "| a\\|b | 19.23 | yes |",
-        "| – | 24,576 | no |",
+        "| what | dB | n | ok |",
+        "| :--- | ---: | ---: | ---: |",
+        "| a\\|b | 19.23 | 4,194,304 | yes |",
+        "| – | 24,576 | 0 | no |",
     ]
 
 
