@@ -217,7 +217,8 @@ def _jupyter_of_its_own(*, out: Path, with_png: bool) -> Iterator[None]:
 def _summary(notebook: NotebookNode) -> str:
     """What the cell tagged `check` printed, on one line."""
     checks = [cell for cell in notebook.cells if "check" in cell.metadata.get("tags", [])]
-    return " ".join(_text_of(output) for cell in checks for output in cell.outputs if output.get("name") == "stdout")
+    printed = (_text_of(output) for cell in checks for output in cell.outputs if output.get("name") == "stdout")
+    return " ".join(" ".join(printed).split())
 
 
 def _printed(notebook: NotebookNode) -> str:

@@ -149,8 +149,10 @@ cn.figures.table(
 )
 
 # %% [markdown]
-# The first picture is where the network can win, the next ones are the device's. The network's render time is that of
-# the two cores it has here; an engine with more of them would shorten it, and the link would remain.
+# Compare the two rows of each device. A model pays for its download in the first picture and afterwards only with its
+# own milliseconds; the network pays for the link every time. Which is sooner is a matter of the model: one pass of a
+# small network, or a march along every ray on one thread. The network's render time is that of the two cores it has
+# here.
 
 # %% tags=["check"]
 loss = scores["network: field"].psnr - scores["laptop: baked field"].psnr
