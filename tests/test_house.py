@@ -156,3 +156,16 @@ def test_no_tracked_file_names_a_private_folder():
         if path.suffix in {".py", ".md", ".toml", ".yml", ".txt", ".json", ".ipynb", ""} and path.is_file():
             found += [name for line in path.read_text().splitlines() if PRIVATE_PATH.search(line)]
     assert found == []
+
+
+def test_the_readme_links_to_what_is_there():
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_readme_names_every_make_target_and_every_extra():
+    text = (ROOT / "README.md").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [target for target in phony.split() if target != "help" and f"make {target}" not in text] == []
+    assert [extra for extra in PROJECT["optional-dependencies"] if f"`{extra}`" not in text] == []
