@@ -192,6 +192,7 @@ def test_positions_with_gradients_are_those_that_were_marched():
     torch.testing.assert_close(placed.positions, samples.positions)
 
 
+@pytest.mark.row("S64")
 def test_poses_follow_photos_of_a_field_that_is_known():
     """Photos were taken a degree away from where the phones say; the field pulls the cameras to where they stood."""
     field, cameras = ToyField(), toy_cameras(8, width=32, height=28)
