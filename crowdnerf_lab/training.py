@@ -18,73 +18,41 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields import occupancy
-from crowdnerf_lab.fields.appearance import Appearance, AppearanceSettings
-from crowdnerf_lab.fields.occupancy import OccupancySettings
+from crowdnerf_lab.fields.appearance import Appearance
+from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP, FrequencyMLPShape
+from crowdnerf_lab.fields.grid_field import GridField, PackedSamples
+from crowdnerf_lab.fields.hash_grid import HashGrid, HashGridShape
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fit_settings import FitSettings, Quality, Stage, settings_for
 from crowdnerf_lab.interrupts import interrupts
-from crowdnerf_lab.kernels.row_adam import RowAdam
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pixels import PixelTable, pixel_table, rays_of_pixels
+from crowdnerf_lab.pose_refinement import PoseRefinement, with_ray_gradients
 from crowdnerf_lab.rays import Rays
+from crowdnerf_lab.robustness import OutlierMaps
 from crowdnerf_lab.scene import Bounds, PosedScene, check_trainable
 from crowdnerf_lab.weights import below, read_tensors, write_tensors
+
+Field = SHGrid | HashGrid | FrequencyMLP
+"""The kinds of field that can be trained here."""
+Shape = SHGridShape | HashGridShape | FrequencyMLPShape
+"""Their sizes."""
 
 log = logging.getLogger(__name__)
 
 MAX_RAYS_PER_STEP = 8192
 MIN_RAYS_PER_STEP = 64
-CHECKPOINT_FORMAT = "crowdnerf_lab.fit/1"
+CHECKPOINT_FORMAT = "crowdnerf_lab.fit/2"
 
 
 class TrainingError(RuntimeError):
     """Training that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """From step `from_step` on, `ray_steps` marching steps a whole ray and the first `levels` levels of the grid."""
-
-    from_step: int
-    ray_steps: int
-    levels: int
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a field is trained.
-
-    shape: sizes of the grid. stages: coarse to fine over levels and samples. pyramid: (fraction of the budget,
-    downscale of the photos) pairs; small photos first let every part of the crowd's pixels count early.
-    samples_per_step: samples of a step over all its rays; the number of rays follows.
-    rate, appearance_rate: Adam's step sizes, falling geometrically to rate_end of themselves over the budget.
-    distortion: weight in the loss of how far a ray's weight is spread over log t; clears fog and floaters.
-    robust_scale: colour error (RMS over channels, sRGB) at which a ray's weight has fallen to a quarter.
-    occupancy, appearance: see there.
-    """
-
-    shape: SHGridShape = field(default_factory=SHGridShape)
-    stages: tuple[Stage, ...] = (
-        Stage(0, 64, 2),
-        Stage(120, 96, 3),
-        Stage(350, 128, 4),
-        Stage(1500, 160, 5),
-    )
-    pyramid: tuple[tuple[float, int], ...] = ((0.0, 2), (0.5, 1))
-    samples_per_step: int = 12288
-    rate: float = 0.04
-    rate_end: float = 0.02
-    warm_steps: int = 20
-    appearance_rate: float = 0.01
-    distortion: float = 0.005
-    robust_scale: float = 0.4
-    occupancy: OccupancySettings = field(default_factory=OccupancySettings)
-    appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
 
 
 @dataclass(frozen=True)
@@ -102,12 +70,16 @@ class FitRecord:
 class Fit:
     """A trained field and how it came about.
 
-    samples: trained samples in all; warmup_seconds: compiling or loading the kernels, not part of the training clock;
-    interrupted: stopped early by the user (the model is what was reached).
+    cameras: those of the scene, the training photos' refined if that was asked for. trust: how far the patches of each
+    training photo were believed, if training was robust. samples: trained samples in all; warmup_seconds: compiling or
+    loading the kernels, not part of the training clock; interrupted: stopped early by the user (the model is what was
+    reached).
     """
 
-    model: SHGrid
+    model: Field
     appearance: Appearance | None
+    cameras: Cameras
+    trust: OutlierMaps | None
     history: tuple[FitRecord, ...]
     settings: FitSettings
     seed: int
@@ -127,22 +99,26 @@ def fit(
     *,
     seconds: float | None = None,
     steps: int | None = None,
+    quality: Quality = "fast",
     seed: int = 0,
     settings: FitSettings | None = None,
-    appearance: bool = True,
-    robust: bool = True,
+    appearance: bool | None = None,
+    robust: bool | None = None,
+    refine_poses: bool = False,
     threads: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float = 30.0,
     progress: bool = True,
 ) -> Fit:
-    """Train an SH grid on the scene's training photos within a budget of `seconds` of training or of `steps`.
+    """Train a radiance field on the scene's training photos within a budget of `seconds` of training or of `steps`.
 
-    appearance: learn exposure, white balance and vignette of every capture. robust: let rays that disagree
-    (occluders) count less. threads: CPU threads (all by default; the bits do not depend on it). checkpoint: file that
-    is written every `checkpoint_every` seconds and from which the same call goes on after a crash, with the same bits
-    under a step budget. Ctrl-C stops after the current step and returns what is there; a second one raises
-    KeyboardInterrupt.
+    quality: which kind of field, see `fit_settings`; settings: its numbers, in place of those behind the quality.
+    appearance: learn exposure, white balance and vignette of every capture. robust: let what stands before one phone
+    (occluders) count less. Both are for crowds: by default on when the scene has more than one capture.
+    refine_poses: move the training cameras, too. threads: CPU threads (all by default; the bits do not depend on it).
+    checkpoint: file that is written every `checkpoint_every` seconds and from which the same call goes on after a
+    crash, with the same bits under a step budget. Ctrl-C stops after the current step and returns what is there; a
+    second one raises KeyboardInterrupt.
 
     Raises SceneError for a scene that cannot be trained on, TrainingError for a checkpoint of something else and
     WeightsError for a damaged one.
@@ -151,33 +127,72 @@ def fit(
         raise ValueError("give fit() either seconds or steps")
     if (seconds or steps or 0) <= 0:
         raise ValueError(f"the budget must be positive, got seconds={seconds}, steps={steps}")
-    budget = Budget(seconds=seconds, steps=steps)
-    settings = settings or FitSettings()
     check_trainable(scene)
-    identity = _identity(scene, settings, seed, appearance, robust)
+    crowd = len(scene.captures) > 1
+    task = _Task(
+        scene=scene,
+        budget=Budget(seconds=seconds, steps=steps),
+        settings=settings or settings_for(quality, seconds=seconds),
+        seed=seed,
+        appearance=crowd if appearance is None else appearance,
+        robust=crowd if robust is None else robust,
+        refine_poses=refine_poses,
+    )
+    file = Path(checkpoint) if checkpoint is not None else None
     with _threads(threads), interrupts() as interrupted:
         started = time.perf_counter()
-        _warm_up(settings)
+        _warm_up(task)
         warmup = time.perf_counter() - started
-        state = _initial_state(scene, settings, appearance)
-        if checkpoint is not None and Path(checkpoint).exists():
-            _load_checkpoint(state, Path(checkpoint), identity)
-        _train(
-            scene, state, budget, settings, seed, robust, checkpoint, checkpoint_every, identity, interrupted, progress
-        )
+        state = _initial_state(task)
+        if file is not None and file.exists():
+            _load_checkpoint(state, file, task.identity())
+        _train(task, state, _Saving(file, checkpoint_every), interrupted, progress)
     result = Fit(
         model=state.model,
         appearance=state.appearance,
+        cameras=_without_gradient(state.cameras(scene)),
+        trust=state.trust,
         history=tuple(state.history),
-        settings=settings,
+        settings=task.settings,
         seed=seed,
-        checkpoint=Path(checkpoint) if checkpoint is not None else None,
+        checkpoint=file,
         samples=state.samples,
         warmup_seconds=warmup,
         interrupted=interrupted.is_set(),
     )
     log.info(_summary(scene, result))
     return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be trained, and how."""
+
+    scene: PosedScene
+    budget: "Budget"
+    settings: FitSettings
+    seed: int
+    appearance: bool
+    robust: bool
+    refine_poses: bool
+
+    def identity(self) -> str:
+        """What a checkpoint must have in common with the call that resumes it: photos, cameras, split and settings."""
+        scene, digest = self.scene, hashlib.sha256()
+        choices = {name: getattr(self, name) for name in ("seed", "appearance", "robust", "refine_poses")}
+        document = [asdict(self.settings), choices, scene.name, scene.image_names]
+        digest.update(json.dumps(document, sort_keys=True).encode())
+        for tensor in (scene.cameras.camera_to_world, scene.cameras.focal, scene.train, *scene.images):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Saving:
+    """Where and how often (seconds) a checkpoint is written."""
+
+    file: Path | None
+    every: float
 
 
 @dataclass(frozen=True)
@@ -196,45 +211,63 @@ class Budget:
 class _State:
     """All that changes while training, and all that a checkpoint holds."""
 
-    model: SHGrid
+    model: Field
     appearance: Appearance | None
-    rows_optimizer: RowAdam
-    optimizer: torch.optim.Adam
+    poses: PoseRefinement | None
+    trust: OutlierMaps | None
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    rates: tuple[float, ...]
+    """Step size of each optimizer before schedule."""
     rays_per_step: int
     step: int = 0
     seconds: float = 0.0
     samples: int = 0
     history: list[FitRecord] = field(default_factory=list)
 
+    def cameras(self, scene: PosedScene) -> Cameras:
+        """The scene's cameras where they are now."""
+        return scene.cameras if self.poses is None else self.poses.cameras()
 
-def _initial_state(scene: PosedScene, settings: FitSettings, appearance: bool) -> _State:
-    model = SHGrid(scene.bounds, shape=settings.shape)
-    dress = Appearance(scene.capture_of_image, len(scene.captures)) if appearance else None
-    groups = [{"params": [model.background], "lr": settings.appearance_rate}]
-    if dress is not None:
-        groups.append({"params": list(dress.parameters()), "lr": settings.appearance_rate})
+    def parts(self) -> dict[str, nn.Module | OutlierMaps]:
+        """What has a state of its own, by name."""
+        named = {"field": self.model, "appearance": self.appearance, "poses": self.poses, "trust": self.trust}
+        return {name: part for name, part in named.items() if part is not None}
+
+
+def _initial_state(task: _Task) -> _State:
+    scene, settings = task.scene, task.settings
+    model = _field(scene, settings.shape, task.seed)
+    appearance = Appearance(scene.capture_of_image, len(scene.captures)) if task.appearance else None
+    poses = None
+    if task.refine_poses:
+        poses = PoseRefinement(scene.cameras, scene.train, region=scene.bounds, settings=settings.poses)
+    optimizers = list(model.optimizers(settings.rate))
+    if appearance is not None:
+        optimizers.append(torch.optim.Adam(appearance.parameters(), lr=settings.appearance_rate, betas=(0.9, 0.99)))
     return _State(
         model=model,
-        appearance=dress,
-        rows_optimizer=RowAdam([model.table], rate=settings.rate),
-        optimizer=torch.optim.Adam(groups, betas=(0.9, 0.99)),
+        appearance=appearance,
+        poses=poses,
+        trust=OutlierMaps.of(scene, settings.robust) if task.robust else None,
+        optimizers=tuple(optimizers) + ((poses.optimizer(),) if poses is not None else ()),
+        rates=tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers),
         rays_per_step=max(settings.samples_per_step // 64, MIN_RAYS_PER_STEP),
     )
 
 
-def _train(
-    scene: PosedScene,
-    state: _State,
-    budget: Budget,
-    settings: FitSettings,
-    seed: int,
-    robust: bool,
-    checkpoint: Path | None,
-    checkpoint_every: float,
-    identity: str,
-    interrupted: threading.Event,
-    progress: bool,
-) -> None:
+def _field(scene: PosedScene, shape: Shape, seed: int) -> Field:
+    """An untrained field of the kind that a shape describes."""
+    if isinstance(shape, FrequencyMLPShape):
+        return FrequencyMLP(scene.bounds, shape=shape, seed=seed)
+    if isinstance(shape, HashGridShape):
+        return HashGrid(scene.bounds, shape=shape, seed=seed)
+    return SHGrid(scene.bounds, shape=shape)
+
+
+def _train(task: _Task, state: _State, saving: _Saving, interrupted: threading.Event, progress: bool) -> None:
+    scene, budget, settings = task.scene, task.budget, task.settings
+    if state.step == 0 and isinstance(state.model, GridField):
+        occupancy.keep_to_view(state.model, scene.cameras[scene.train], settings.occupancy)
     tables = {scale: pixel_table(scene.downscaled(scale)) for scale in {scale for _, scale in settings.pyramid}}
     reports = [fraction for fraction in REPORT_AT if fraction > budget.used(state.step, state.seconds)]
     glance = _held_out_glance(scene)
@@ -244,7 +277,7 @@ def _train(
         while (used := budget.used(state.step, state.seconds)) < 1 and not (interrupted.is_set() and state.step):
             started = time.perf_counter()
             scale = _current(settings.pyramid, used)
-            losses.append(_train_step(scene, state, tables[scale], used, settings, seed, robust))
+            losses.append(_train_step(task, state, tables[scale], used))
             state.seconds += time.perf_counter() - started
             used = budget.used(state.step, state.seconds)
             if reports and used >= reports[0]:
@@ -252,13 +285,13 @@ def _train(
                 _report(scene, state, losses, glance)
                 bar.set_postfix_str(_held_out_text(state.history[-1]))
             bar.update(min(int(100 * used), 100) - bar.n)
-            if checkpoint is not None and time.perf_counter() - saved > checkpoint_every:
-                _save_checkpoint(state, checkpoint, identity)
+            if saving.file is not None and time.perf_counter() - saved > saving.every:
+                _save_checkpoint(state, saving.file, task.identity())
                 saved = time.perf_counter()
     if losses:
         _report(scene, state, losses, glance)
-    if checkpoint is not None:
-        _save_checkpoint(state, checkpoint, identity)
+    if saving.file is not None:
+        _save_checkpoint(state, saving.file, task.identity())
 
 
 REPORT_AT = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
@@ -268,60 +301,80 @@ HELD_OUT_PIXELS = 4096
 """Pixels of held-out views looked at for a line of the training curve."""
 
 
-def _train_step(
-    scene: PosedScene, state: _State, pixels: PixelTable, used: float, settings: FitSettings, seed: int, robust: bool
-) -> float:
+def _train_step(task: _Task, state: _State, pixels: PixelTable, used: float) -> float:
     """One step; returns the loss."""
+    settings, model = task.settings, state.model
     # A stream of its own for every step: resuming needs no generator state.
-    generator = np.random.Generator(np.random.Philox(key=[seed, state.step]))
+    generator = np.random.Generator(np.random.Philox(key=[task.seed, state.step]))
     drawn = torch.from_numpy(generator.integers(0, len(pixels), state.rays_per_step))
     jitter = torch.from_numpy(generator.random(state.rays_per_step, dtype=np.float32))
     stage = [stage for stage in settings.stages if state.step >= stage.from_step][-1]
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
 
     photo = pixels.photo[drawn].long()
-    rays = rays_of_pixels(scene.cameras, pixels.plane[drawn], photo, scene.time_of_image)
-    samples = state.model.march(rays, jitter=jitter, steps=stage.ray_steps)
-    composited = state.model.composite(rays, samples, levels=stage.levels)
+    rays, samples = _marched(task.scene, state, pixels.plane[drawn], photo, jitter, stage, used)
+    composited = model.composite(rays, samples, levels=stage.levels)
     colour = composited.rendered.colour
     if state.appearance is not None:
         colour = state.appearance(colour, photo, pixels.radius2[drawn])
-    truth = pixels.colour[drawn].to(torch.float32) / 255
     # Clipped highlights in a photo say only "at least this bright".
-    loss = photo_loss(colour.clamp(max=1), truth, scale=settings.robust_scale if robust else math.inf)
-    loss = loss + settings.distortion * composited.distortion.mean()
+    colour, truth = colour.clamp(max=1), pixels.colour[drawn].to(torch.float32) / 255
+    loss = ((colour - truth) ** 2).mean(-1)
+    if state.trust is not None:
+        loss = state.trust.weigh(photo, pixels.plane[drawn], colour=colour.detach(), truth=truth) * loss
+    loss = loss.mean() + settings.distortion * composited.distortion.mean()
     if state.appearance is not None:
         loss = loss + state.appearance.pull(settings.appearance)
+    if state.poses is not None:
+        loss = loss + state.poses.pull()
 
-    state.rows_optimizer.zero_grad(set_to_none=True)
-    state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.step += 1
-    rate = settings.rate_end**used
-    state.rows_optimizer.param_groups[0]["lr"] = settings.rate * rate * min(1, state.step / settings.warm_steps)
-    for group in state.optimizer.param_groups:
-        group["lr"] = settings.appearance_rate * rate
-    state.rows_optimizer.step()
-    state.optimizer.step()
-
-    occupancy.visit(state.model, samples, composited.density.detach(), settings.occupancy)
-    if state.step % settings.occupancy.refresh_every == 0:
-        occupancy.refresh(state.model, levels=stage.levels, settings=settings.occupancy, generator=generator)
+    _take_step(state, settings, used)
+    if isinstance(model, GridField):
+        occupancy.visit(model, samples, composited.density.detach(), settings.occupancy)
+        if state.step % settings.occupancy.refresh_every == 0:
+            occupancy.refresh(model, levels=stage.levels, settings=settings.occupancy, generator=generator)
     state.samples += len(samples)
     wanted = state.rays_per_step * settings.samples_per_step // max(len(samples), 1)
     state.rays_per_step = min(max(wanted, MIN_RAYS_PER_STEP), MAX_RAYS_PER_STEP)
     return float(loss.detach())
 
 
-def photo_loss(
-    colour: Float[Tensor, "n 3"], truth: Float[Tensor, "n 3"], *, scale: float = math.inf
-) -> Float[Tensor, ""]:
-    """Mean squared error, each ray weighted by 1 / (1 + e^2 / scale^2)^2 with e its RMS error: Geman and McClure's
-    robust loss by reweighting, so that people who pass in front of one phone do not enter the scene (the idea of
-    RobustNeRF, Sabour et al. 2023). scale = inf weighs all rays alike.
-    """
-    squared = (colour - truth) ** 2
-    weight = 1 / (1 + squared.detach().mean(-1) / scale**2) ** 2
-    return (weight[:, None] * squared).mean()
+def _marched(
+    scene: PosedScene,
+    state: _State,
+    plane: Float[Tensor, "n 2"],
+    photo: Int[Tensor, "n"],
+    jitter: Float[Tensor, "n"],
+    stage: Stage,
+    used: float,
+) -> tuple[Rays, PackedSamples]:
+    """Rays through pixels, and their samples; both differentiable in the poses once those may move."""
+    if state.poses is None or not state.poses.rate(used):
+        with torch.no_grad():
+            rays = rays_of_pixels(state.cameras(scene), plane, photo, scene.time_of_image)
+        return rays, state.model.march(rays, jitter=jitter, steps=stage.ray_steps)
+    rays = rays_of_pixels(state.poses.cameras(), plane, photo, scene.time_of_image)
+    still = replace(rays, origins=rays.origins.detach(), directions=rays.directions.detach())
+    samples = state.model.march(still, jitter=jitter, steps=stage.ray_steps)
+    return rays, with_ray_gradients(samples, rays, centre=scene.bounds.centre, half_size=scene.bounds.half_size)
+
+
+def _take_step(state: _State, settings: FitSettings, used: float) -> None:
+    factor = settings.rate_end**used * min(1, state.step / settings.warm_steps)
+    rates = [rate * factor for rate in state.rates]
+    if state.poses is not None:
+        rates.append(state.poses.rate(used))
+    for optimizer, rate in zip(state.optimizers, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+
+
+def _without_gradient(cameras: Cameras) -> Cameras:
+    return replace(cameras, camera_to_world=cameras.camera_to_world.detach())
 
 
 def _current(pyramid: tuple[tuple[float, int], ...], used: float) -> int:
@@ -358,7 +411,7 @@ def _held_out_glance(scene: PosedScene) -> _Glance | None:
 
 
 @torch.no_grad()
-def _held_out_psnr(glance: _Glance, model: SHGrid) -> float:
+def _held_out_psnr(glance: _Glance, model: Field) -> float:
     return psnr(model.render(glance.rays).colour.clamp(0, 1), glance.truth)
 
 
@@ -376,29 +429,13 @@ def _summary(scene: PosedScene, result: Fit) -> str:
     )
 
 
-def _identity(scene: PosedScene, settings: FitSettings, seed: int, appearance: bool, robust: bool) -> str:
-    """What a checkpoint must have in common with the call that resumes it: photos, cameras, split and settings."""
-    digest = hashlib.sha256()
-    document = {"settings": asdict(settings), "seed": seed, "appearance": appearance, "robust": robust}
-    digest.update(json.dumps([document, scene.name, scene.image_names], sort_keys=True).encode())
-    for tensor in (scene.cameras.camera_to_world, scene.cameras.focal, scene.train):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    for image in scene.images:
-        digest.update(image.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
-    tensors = {f"field.{name}": value for name, value in state.model.state_dict().items()}
-    if state.appearance is not None:
-        tensors |= {f"appearance.{name}": value for name, value in state.appearance.state_dict().items()}
-    rows = state.rows_optimizer.state[state.model.table]
-    tensors |= {f"rows.{name}": rows[name] for name in ("mean", "square")}
-    moments = state.optimizer.state_dict()["state"]
-    tensors |= {f"adam.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()}
+    states = {name: part.state_dict() for name, part in state.parts().items()}
+    tensors = {f"{name}.{key}": value for name, found in states.items() for key, value in found.items()}
+    for parameter, name, moments in _moments(state):
+        tensors |= {f"{name}.{key}": torch.as_tensor(value) for key, value in moments.get(parameter, {}).items()}
     counters = {
         "step": state.step,
-        "row_steps": rows["step"],
         "rays_per_step": state.rays_per_step,
         "seconds": state.seconds,
         "samples": state.samples,
@@ -415,18 +452,21 @@ def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
             f"checkpoint {path} belongs to other photos, settings or another seed; delete it or choose another file"
         )
     counters = json.loads(header["counters"])
-    state.model.load_state_dict(below("field.", tensors))
-    if state.appearance is not None:
-        state.appearance.load_state_dict(below("appearance.", tensors))
-    state.rows_optimizer.state[state.model.table] = {"step": counters["row_steps"], **below("rows.", tensors)}
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in below("adam.", tensors).items():
-        index, key = name.split(".")
-        moments.setdefault(int(index), {})[key] = value
-    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+    for name, part in state.parts().items():
+        part.load_state_dict(below(f"{name}.", tensors))
+    for parameter, name, moments in _moments(state):
+        if found := below(f"{name}.", tensors):
+            moments[parameter] = found
     state.step, state.seconds, state.samples = counters["step"], counters["seconds"], counters["samples"]
     state.rays_per_step = counters["rays_per_step"]
     state.history = [FitRecord(**record) for record in counters["history"]]
+
+
+def _moments(state: _State) -> Iterator[tuple[nn.Parameter, str, dict]]:
+    """Every optimized parameter, the name of its moments in a checkpoint, and the state of its optimizer."""
+    for i, optimizer in enumerate(state.optimizers):
+        for j, parameter in enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]):
+            yield parameter, f"optimizer.{i}.{j}", optimizer.state
 
 
 @contextmanager
@@ -446,7 +486,7 @@ def _threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-def _warm_up(settings: FitSettings) -> None:
+def _warm_up(task: _Task) -> None:
     """Compile the kernels (or load them from numba's cache) on a scene of a few pixels, outside the training clock."""
     generator = torch.Generator().manual_seed(0)
     pose = torch.eye(3, 4).repeat(4, 1, 1)
@@ -466,7 +506,22 @@ def _warm_up(settings: FitSettings) -> None:
         held_out=torch.zeros(0, dtype=torch.int64),
         origin_wgs84=None,
     )
-    small = replace(settings, shape=SHGridShape(resolutions=(4, 8), log2_rows=6, occupancy_cells=8, steps=8))
-    small = replace(small, stages=(Stage(0, 8, 2),), occupancy=replace(settings.occupancy, refresh_every=1, probes=8))
-    state = _initial_state(scene, small, True)
-    _train_step(scene, state, pixel_table(scene), 0.0, small, 0, True)
+    settings = replace(
+        task.settings,
+        shape=_smallest(task.settings.shape),
+        stages=(Stage(0, 8, 2),),
+        poses=replace(task.settings.poses, start=-1.0, warm=0.0),
+        occupancy=replace(task.settings.occupancy, refresh_every=1, probes=8),
+    )
+    small = replace(task, scene=scene, settings=settings)
+    state = _initial_state(small)
+    _train_step(small, state, pixel_table(scene), 0.0)
+
+
+def _smallest(shape: Shape) -> Shape:
+    """A field of the same kind that costs nothing to train."""
+    if isinstance(shape, FrequencyMLPShape):
+        return replace(shape, width=8, depth=2, coarse=4, fine=4)
+    if isinstance(shape, HashGridShape):
+        return replace(shape, resolutions=(4, 8), log2_lines=6, occupancy_cells=8, steps=8)
+    return replace(shape, resolutions=(4, 8), log2_rows=6, occupancy_cells=8, steps=8)

@@ -186,6 +186,10 @@ def test_positions_with_gradients_are_those_that_were_marched():
         bounds.centre,
         bounds.half_size,
         torch.ones(4, 4, 4, dtype=torch.bool),
+        torch.ones(4, 4, 4),
+        1.0,
+        4,
+        2,
     )
     samples = PackedSamples(*marched)
     placed = with_ray_gradients(samples, rays, centre=bounds.centre, half_size=bounds.half_size)

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 from crowdnerf_lab.cameras import look_at, pinhole
+from crowdnerf_lab.fields.frequency_mlp import FrequencyMLPShape
+from crowdnerf_lab.fields.hash_grid import HashGridShape
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape, load_field, save_field
 from crowdnerf_lab.files import FileError
+from crowdnerf_lab.fit_settings import CROSSOVER_SECONDS, FitSettings, Stage, settings_for
+from crowdnerf_lab.kernels.reference import contracted
 from crowdnerf_lab.metrics import psnr
+from crowdnerf_lab.pose_refinement import perturbed, pose_errors
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene, SceneError, bounds_of
-from crowdnerf_lab.training import (
-    FitSettings,
-    Stage,
-    TrainingError,
-    photo_loss,
-)
+from crowdnerf_lab.training import TrainingError
 from crowdnerf_lab.training import fit as fit_on_any_threads
 from crowdnerf_lab.weights import WeightsError
 
@@ -233,10 +233,35 @@ def test_appearance_takes_exposure_out_of_the_scene() -> None:
     assert gains[1] > gains[0] + 0.3
 
 
-def test_robust_loss_counts_an_outlier_less() -> None:
-    colour = torch.zeros(2, 3, requires_grad=True)
-    truth = torch.tensor([[0.05, 0.05, 0.05], [0.9, 0.9, 0.9]])
-    (plain,) = torch.autograd.grad(photo_loss(colour, truth), colour)
-    (robust,) = torch.autograd.grad(photo_loss(colour, truth, scale=0.15), colour)
-    assert robust[0, 0] / plain[0, 0] > 0.75
-    assert robust[1, 0] / plain[1, 0] < 0.01
+def test_quality_chooses_the_field_by_the_budget() -> None:
+    assert isinstance(settings_for("fast", seconds=600).shape, SHGridShape)
+    assert isinstance(settings_for("best", seconds=CROSSOVER_SECONDS - 1).shape, SHGridShape)
+    assert isinstance(settings_for("best", seconds=CROSSOVER_SECONDS).shape, HashGridShape)
+    assert isinstance(settings_for("vanilla").shape, FrequencyMLPShape)
+
+
+def test_one_phone_gets_no_appearance_and_a_crowd_does(ball: PosedScene) -> None:
+    alone = fit(ball, steps=2, settings=SMALL)
+    crowd = fit(striped_ball(gains=(0.6, 0.9)), steps=2, settings=SMALL)
+    assert (alone.appearance, alone.trust) == (None, None)
+    assert None not in (crowd.appearance, crowd.trust)
+
+
+def test_nothing_is_where_no_camera_looks(ball: PosedScene) -> None:
+    field = fit(ball, steps=1, settings=SMALL).model
+    assert isinstance(field, SHGrid)
+    above = contracted(torch.tensor([0.0, 0.0, 30.0]), field.centre, field.half_size)
+    x, y, z = (above * 16).long().tolist()
+    assert not field.in_view[x, y, z]
+    assert not field.occupied[x, y, z]
+    assert field.in_view[8, 8, 8]
+
+
+def test_refined_poses_explain_moved_photos_better(ball: PosedScene) -> None:
+    moved = replace(ball, cameras=perturbed(ball.cameras, ball.train, turn=0.06, shift=0.15, seed=1))
+    still = fit(moved, steps=300, settings=SMALL)
+    refined = fit(moved, steps=300, settings=SMALL, refine_poses=True)
+    assert refined.history[-1].loss < 0.9 * still.history[-1].loss
+    assert torch.equal(still.cameras.camera_to_world, moved.cameras.camera_to_world)
+    assert not torch.equal(refined.cameras.camera_to_world[ball.train], moved.cameras.camera_to_world[ball.train])
+    assert torch.equal(refined.cameras.camera_to_world[ball.held_out], moved.cameras.camera_to_world[ball.held_out])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = "crowdnerf_lab.baked_field/1"
+FORMAT = "crowdnerf_lab.baked_field/2"
 MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
 
@@ -53,15 +53,17 @@ class BakedField:
 
     values [kept, 13] int8: kept rows (log density, 3 x 4 SH) in units of scales [levels, 13]; level after
     level, in the order of the table. kept: bitmap over levels * rows, most significant bit first. occupied: bitmap
-    over the cells of the occupancy grid, least significant bit first. centre, half_size: the box in metres that is
+    over the cells of the occupancy grid, least significant bit first; densities: one byte for every occupied cell, see
+    `density_codes`. centre, half_size: the box in metres that is
     not contracted.
-    near, far, steps: how rays are marched (metres; steps a whole ray).
+    near, far, steps, refine, finest: how rays are marched (metres; steps a whole ray; see GridShape).
     """
 
     values: np.ndarray
     scales: np.ndarray
     kept: np.ndarray
     occupied: np.ndarray
+    densities: np.ndarray
     background: np.ndarray
     centre: np.ndarray
     half_size: np.ndarray
@@ -72,11 +74,13 @@ class BakedField:
     near: float
     far: float
     steps: int
+    refine: int
+    finest: int
 
     @property
     def bytes(self) -> int:
         """Size of the stored arrays."""
-        return sum(getattr(self, name).nbytes for name in ("values", "scales", "kept", "occupied"))
+        return sum(getattr(self, name).nbytes for name in ("values", "scales", "kept", "occupied", "densities"))
 
     def render_image(
         self,
@@ -115,7 +119,7 @@ class BakedField:
         )
 
     def _march(self, origin: np.ndarray, directions: np.ndarray, out: np.ndarray) -> None:
-        values, place = self._runtime()
+        values, place, density_of_cell = self._runtime()
         scales = np.zeros((len(self.resolutions), cpu.ROW), np.float32)
         scales[:, : cpu.USED] = self.scales
         cpu.render_baked(
@@ -124,9 +128,11 @@ class BakedField:
             np.float32(self.near),
             np.float32(self.far),
             np.float32(math.exp(math.log(self.far / self.near) / self.steps)),
+            np.float32(self.refine),
+            self.finest,
             self.centre,
             1 / self.half_size,
-            self.occupied,
+            density_of_cell,
             self.occupancy_cells,
             values,
             place,
@@ -138,14 +144,18 @@ class BakedField:
             out,
         )
 
-    def _runtime(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of 16 bytes with a row of zeros in front, and the place of every row of the table; made once."""
+    def _runtime(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of 16 bytes with a row of zeros in front, the place of every row of the table, and the density of every
+        cell; made once."""
         cached = self.__dict__.get("_runtime_arrays")
         if cached is None:
             kept = np.unpackbits(self.kept, count=len(self.resolutions) * self.rows).astype(bool)
             values = np.zeros((len(self.values) + 1, cpu.ROW), np.int8)
             values[1:, : cpu.USED] = self.values
-            cached = values, np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+            occupied = np.unpackbits(self.occupied, count=self.occupancy_cells**3, bitorder="little").astype(bool)
+            density_of_cell = np.zeros(len(occupied), np.float32)
+            density_of_cell[occupied] = densities_of(self.densities)
+            cached = values, np.where(kept, np.cumsum(kept), 0).astype(np.int32), density_of_cell
             object.__setattr__(self, "_runtime_arrays", cached)
         return cached
 
@@ -171,8 +181,8 @@ class BakedField:
         return field
 
 
-_ARRAYS = ("values", "scales", "kept", "occupied", "background", "centre", "half_size")
-_NUMBERS = ("resolutions", "rows", "occupancy_cells", "bits", "near", "far", "steps")
+_ARRAYS = ("values", "scales", "kept", "occupied", "densities", "background", "centre", "half_size")
+_NUMBERS = ("resolutions", "rows", "occupancy_cells", "bits", "near", "far", "steps", "refine", "finest")
 
 
 def bake(
@@ -215,6 +225,7 @@ def bake(
         scales=np.stack(scales),
         kept=np.packbits(used),
         occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
+        densities=density_codes(field.density_of_cell.cpu().numpy()[occupied]),
         background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
         centre=field.centre.cpu().numpy().copy(),
         half_size=field.half_size.cpu().numpy().copy(),
@@ -225,6 +236,8 @@ def bake(
         near=shape.near * field.radius,
         far=shape.far * field.radius,
         steps=steps or shape.steps,
+        refine=shape.refine,
+        finest=shape.finest,
     )
     teacher_bytes = field.table.numel() * field.table.element_size()
     log.info(
@@ -238,6 +251,16 @@ def bake(
         time.perf_counter() - started,
     )
     return baked
+
+
+def density_codes(density: np.ndarray) -> np.ndarray:
+    """exp(log density) [n] as bytes, in steps of 6 %."""
+    return np.clip(np.round(16 * np.log(density)) + 128, 0, 255).astype(np.uint8)
+
+
+def densities_of(codes: np.ndarray) -> np.ndarray:
+    """Inverse of `density_codes`, float32."""
+    return np.exp((codes.astype(np.float32) - 128) / 16)
 
 
 def quantized_rows(rows: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
@@ -283,6 +306,9 @@ def _check(field: BakedField) -> None:
         raise ValueError(f"rows must be a power of two up to 2^26, got {field.rows}")
     if not 1 <= cells <= 1024 or len(field.occupied) != -(-(cells**3) // 8):
         raise ValueError(f"{len(field.occupied)} bytes of occupancy do not fit {cells} cells a side")
+    filled = int(np.unpackbits(field.occupied, count=cells**3, bitorder="little").sum())
+    if len(field.densities) != filled:
+        raise ValueError(f"{filled} cells are occupied but {len(field.densities)} have a density")
     if len(field.kept) != -(-rows // 8):
         raise ValueError(f"{len(field.kept)} bytes of the row map do not fit {rows} rows")
     kept = int(np.unpackbits(field.kept, count=rows).sum())
@@ -293,6 +319,8 @@ def _check(field: BakedField) -> None:
     numbers = [field.near, field.far, *field.scales.ravel(), *field.centre, *field.half_size, *field.background]
     if not np.isfinite(numbers).all() or not 0 < field.near < field.far or not 1 <= field.steps <= 65536:
         raise ValueError(f"near {field.near}, far {field.far}, steps {field.steps} or a scale is out of range")
+    if not (0 <= field.refine <= 4096 and 1 <= field.finest <= 4096):
+        raise ValueError(f"refine {field.refine} or finest {field.finest} is out of range")
 
 
 def _safetensors(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> bytes:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crowdnerf_lab.fields.sh_grid import PackedSamples, SHGrid
+from crowdnerf_lab.cameras import Cameras, in_picture
+from crowdnerf_lab.fields.grid_field import GridField, PackedSamples
 from crowdnerf_lab.kernels import cpu, reference
 
 
@@ -23,6 +24,9 @@ class OccupancySettings:
     still fog keeps its thicker half). Much higher empties the scene for good.
     visit_decay: what a cell keeps of its density when a ray meets it; probe_decay: what all keep at each refresh.
     refresh_every: steps between refreshes; probes: random cells asked at a refresh.
+    witnesses, most_witnesses: share of the training photos, and number, that must have a cell in view for anything to
+    be there; what only one phone sees, the field could put right before its lens (the culling of instant-ngp made
+    stricter: a crowd always has more witnesses).
     """
 
     threshold: float = 0.7
@@ -30,10 +34,16 @@ class OccupancySettings:
     probe_decay: float = 0.94
     refresh_every: int = 16
     probes: int = 6144
+    witnesses: float = 0.04
+    most_witnesses: int = 5
+
+
+VIEW_CELLS = 64
+"""Cells a side at which the cameras' views are counted."""
 
 
 @torch.no_grad()
-def visit(field: SHGrid, samples: PackedSamples, density: Float[Tensor, "n"], settings: OccupancySettings) -> None:
+def visit(field: GridField, samples: PackedSamples, density: Float[Tensor, "n"], settings: OccupancySettings) -> None:
     """Note the densities exp(log density) that rays just met (-1: behind something opaque, not evaluated)."""
     cells = field.shape.occupancy_cells
     if density.device.type == "cpu":
@@ -48,25 +58,36 @@ def visit(field: SHGrid, samples: PackedSamples, density: Float[Tensor, "n"], se
 
 
 @torch.no_grad()
-def refresh(field: SHGrid, *, levels: int, settings: OccupancySettings, generator: np.random.Generator) -> None:
+def refresh(field: GridField, *, levels: int, settings: OccupancySettings, generator: np.random.Generator) -> None:
     """Let all cells fade, probe some at random, and decide anew which are occupied."""
     cells = field.shape.occupancy_cells
     cell = generator.integers(0, cells**3, settings.probes)
     corner = np.stack(np.unravel_index(cell, (cells,) * 3), axis=-1)
     positions = ((corner + generator.random((settings.probes, 3))) / cells).astype(np.float32)
-    found = _density_at(field, positions, levels)
+    found = field.relative_density(torch.from_numpy(positions).to(field.centre.device), levels=levels)
     flat = field.density_of_cell.view(-1)
     index = torch.from_numpy(cell).to(flat.device)
     flat *= settings.probe_decay
     flat[index] = torch.maximum(flat[index], found)
+    field.density_of_cell *= field.in_view
     field.occupied.copy_(field.density_of_cell > min(settings.threshold, float(flat.mean())))
 
 
-def _density_at(field: SHGrid, positions: np.ndarray, levels: int) -> Tensor:
-    resolutions = field.shape.resolutions[:levels]
-    if field.table.device.type == "cpu":
-        found = np.empty(len(positions), np.float32)
-        cpu.densities(positions, field.table.detach().numpy(), field.rows, np.array(resolutions, np.int64), found)
-        return torch.from_numpy(found)
-    unit = torch.from_numpy(positions).to(field.table.device)
-    return reference.density_of(reference.look_up(field.table, field.rows, resolutions, unit))
+@torch.no_grad()
+def keep_to_view(field: GridField, cameras: Cameras, settings: OccupancySettings) -> None:
+    """Empty for good the cells that too few of the cameras have in view, beyond the near end of their rays."""
+    least = min(settings.most_witnesses, max(1, round(settings.witnesses * len(cameras))))
+    cells = field.density_of_cell.shape[0]
+    coarse = min(cells, VIEW_CELLS)
+    middle = (torch.arange(coarse) + 0.5) / coarse
+    unit = torch.stack(torch.meshgrid(middle, middle, middle, indexing="ij"), dim=-1).reshape(-1, 3)
+    world = reference.uncontracted(unit, field.centre.cpu(), field.half_size.cpu())
+    witnesses = torch.zeros(len(world), dtype=torch.int32)
+    for index in range(len(cameras)):
+        witnesses += in_picture(cameras[index : index + 1], world, near=field.near)
+    seen = (witnesses >= least).reshape(coarse, coarse, coarse)
+    # Every fine cell gets what the coarse cell around its middle says.
+    nearest = ((torch.arange(cells) + 0.5) * coarse / cells).long()
+    field.in_view.copy_(seen[nearest][:, nearest][:, :, nearest])
+    field.density_of_cell *= field.in_view
+    field.occupied &= field.in_view

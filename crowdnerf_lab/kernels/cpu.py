@@ -74,10 +74,31 @@ def cell_of(x, y, z, cells):
 
 @_parallel
 @no_type_check
-def march(origins, directions, near, far, jitter, ratio, steps, centre, inverse_half, occupied, cells, t_kept):
-    """Geometric steps t -> ratio t along each ray; keeps the starts of those whose middle lies in an occupied cell.
+def march(
+    origins,
+    directions,
+    near,
+    far,
+    jitter,
+    ratio,
+    steps,
+    centre,
+    inverse_half,
+    occupied,
+    density_of_cell,
+    cells,
+    density_scale,
+    refine,
+    finest,
+    t_kept,
+    dt_kept,
+):
+    """Geometric steps t -> ratio t along each ray; keeps those whose middle lies in an occupied cell, and divides them
+    where the pixel's colour comes from: a step that the cells' densities give the weight w becomes
+    ceil(refine w) <= finest equal parts, of which those are kept that lie in occupied cells themselves.
 
-    jitter in [0, 1) shifts a ray's steps. t_kept [rays, steps] receives the starts; returns how many each ray kept.
+    jitter in [0, 1) shifts a ray's steps. t_kept, dt_kept [rays, steps + refine] receive starts and lengths; returns
+    how many each ray kept.
     """
     rays = len(origins)
     counts = np.zeros(rays + 1, np.int64)
@@ -86,6 +107,7 @@ def march(origins, directions, near, far, jitter, ratio, steps, centre, inverse_
         for ray in range(chunk * RAY_CHUNK, min((chunk + 1) * RAY_CHUNK, rays)):
             t = near[ray] * ratio ** jitter[ray]
             kept = 0
+            reached = _ONE
             for _ in range(steps):
                 t_mid = t * middle
                 if t_mid >= far[ray]:
@@ -97,9 +119,28 @@ def march(origins, directions, near, far, jitter, ratio, steps, centre, inverse_
                     centre,
                     inverse_half,
                 )
-                if occupied[cell_of(x, y, z, cells)]:
-                    t_kept[ray, kept] = t
-                    kept += 1
+                cell = cell_of(x, y, z, cells)
+                if occupied[cell]:
+                    step = t * (ratio - _ONE)
+                    through = np.exp(-density_of_cell[cell] * density_scale * step)
+                    parts = min(max(np.int64(np.ceil(refine * reached * (_ONE - through))), 1), finest)
+                    reached *= through
+                    part = step / np.float32(parts)
+                    for i in range(parts):
+                        if parts > 1:
+                            m = t + (np.float32(i) + np.float32(0.5)) * part
+                            x, y, z = contracted(
+                                origins[ray, 0] + directions[ray, 0] * m,
+                                origins[ray, 1] + directions[ray, 1] * m,
+                                origins[ray, 2] + directions[ray, 2] * m,
+                                centre,
+                                inverse_half,
+                            )
+                            if not occupied[cell_of(x, y, z, cells)]:
+                                continue
+                        t_kept[ray, kept] = t + np.float32(i) * part
+                        dt_kept[ray, kept] = part
+                        kept += 1
                 t *= ratio
             counts[ray + 1] = kept
     return counts
@@ -107,16 +148,15 @@ def march(origins, directions, near, far, jitter, ratio, steps, centre, inverse_
 
 @_parallel
 @no_type_check
-def place(origins, directions, ratio, centre, inverse_half, t_kept, offsets, positions, t_mid, t_step):
+def place(origins, directions, centre, inverse_half, t_kept, dt_kept, offsets, positions, t_mid, t_step):
     """Packed samples of all rays: unit-cube positions [n, 3], middles and lengths of the steps [n] in metres."""
     rays = len(origins)
-    middle = np.float32(0.5) * (_ONE + ratio)
     for chunk in prange((rays + RAY_CHUNK - 1) // RAY_CHUNK):
         for ray in range(chunk * RAY_CHUNK, min((chunk + 1) * RAY_CHUNK, rays)):
             first = offsets[ray]
             for k in range(offsets[ray + 1] - first):
-                t = t_kept[ray, k]
-                m = t * middle
+                step = dt_kept[ray, k]
+                m = t_kept[ray, k] + np.float32(0.5) * step
                 x, y, z = contracted(
                     origins[ray, 0] + directions[ray, 0] * m,
                     origins[ray, 1] + directions[ray, 1] * m,
@@ -128,17 +168,43 @@ def place(origins, directions, ratio, centre, inverse_half, t_kept, offsets, pos
                 positions[first + k, 1] = y
                 positions[first + k, 2] = z
                 t_mid[first + k] = m
-                t_step[first + k] = t * (ratio - _ONE)
+                t_step[first + k] = step
 
 
 @_jit
 @no_type_check
-def corner_row(resolution, dense, mask, ix, iy, iz):
-    """Row of a grid corner in its level's table."""
+def corner_rows(level, rows, resolution, dense, mask, ix, iy, iz):
+    """Rows in the whole table of the eight corners of a cell, z fastest. All at once: corner by corner takes three
+    times as long."""
+    base = np.int64(level) * rows
     if dense:
-        side = resolution + np.uint32(1)
-        return np.int64((ix * side + iy) * side + iz)
-    return np.int64((ix ^ np.uint32(iy * np.uint32(2654435761)) ^ np.uint32(iz * np.uint32(805459861))) & mask)
+        side = np.int64(resolution) + 1
+        near = base + (np.int64(ix) * side + np.int64(iy)) * side + np.int64(iz)
+        far = near + side * side
+        return near, near + 1, near + side, near + side + 1, far, far + 1, far + side, far + side + 1
+    x1 = np.uint32(ix + np.uint32(1))
+    y0, z0 = np.uint32(iy * np.uint32(2654435761)), np.uint32(iz * np.uint32(805459861))
+    y1, z1 = np.uint32(y0 + np.uint32(2654435761)), np.uint32(z0 + np.uint32(805459861))
+    return (
+        base + np.int64((ix ^ y0 ^ z0) & mask),
+        base + np.int64((ix ^ y0 ^ z1) & mask),
+        base + np.int64((ix ^ y1 ^ z0) & mask),
+        base + np.int64((ix ^ y1 ^ z1) & mask),
+        base + np.int64((x1 ^ y0 ^ z0) & mask),
+        base + np.int64((x1 ^ y0 ^ z1) & mask),
+        base + np.int64((x1 ^ y1 ^ z0) & mask),
+        base + np.int64((x1 ^ y1 ^ z1) & mask),
+    )
+
+
+@_jit
+@no_type_check
+def cell_in_level(x, y, z, resolution):
+    """Cell of a unit-cube position in a level, and where in it: integer corner, fractions."""
+    scale = np.float32(resolution)
+    px, py, pz = x * scale, y * scale, z * scale
+    ix, iy, iz = np.uint32(px), np.uint32(py), np.uint32(pz)
+    return ix, iy, iz, px - np.float32(ix), py - np.float32(iy), pz - np.float32(iz)
 
 
 @_jit
@@ -149,18 +215,18 @@ def look_up(table, rows, resolutions, x, y, z, row):
     for k in range(ROW):
         row[k] = _ZERO
     for level in range(len(resolutions)):
-        resolution = np.uint32(resolutions[level])
         dense = (resolutions[level] + 1) ** 3 <= rows
-        base = level * rows
-        px, py, pz = x * np.float32(resolution), y * np.float32(resolution), z * np.float32(resolution)
-        ix, iy, iz = np.uint32(px), np.uint32(py), np.uint32(pz)
-        fx, fy, fz = px - np.float32(ix), py - np.float32(iy), pz - np.float32(iz)
-        for corner in range(8):
-            cx, cy, cz = np.uint32(corner & 1), np.uint32((corner >> 1) & 1), np.uint32(corner >> 2)
-            weight = (fx if cx else _ONE - fx) * (fy if cy else _ONE - fy) * (fz if cz else _ONE - fz)
-            at = base + corner_row(resolution, dense, mask, ix + cx, iy + cy, iz + cz)
-            for k in range(ROW):
-                row[k] += weight * table[at, k]
+        ix, iy, iz, fx, fy, fz = cell_in_level(x, y, z, resolutions[level])
+        a, b, c, d, e, f, g, h = corner_rows(level, rows, resolutions[level], dense, mask, ix, iy, iz)
+        gx, gy, gz = _ONE - fx, _ONE - fy, _ONE - fz
+        w00, w01, w10, w11 = gx * gy, gx * fy, fx * gy, fx * fy
+        for k in range(ROW):
+            row[k] += (
+                w00 * (gz * table[a, k] + fz * table[b, k])
+                + w01 * (gz * table[c, k] + fz * table[d, k])
+                + w10 * (gz * table[e, k] + fz * table[f, k])
+                + w11 * (gz * table[g, k] + fz * table[h, k])
+            )
 
 
 @_jit
@@ -273,23 +339,56 @@ def composite_backward(directions, offsets, t_mid, t_step, saved, density, grad_
                 grad_samples[j, 7] = _ONE
 
 
+@_jit
+@no_type_check
+def roulette(grad_samples, positions, threshold):
+    """Drop most samples whose gradient is small, and enlarge those of the rest so that the sum stays right on average
+    (Russian roulette; Arvo and Kirk 1990). grad_samples as `composite_backward` left them; 7 becomes 0 for the dropped.
+
+    A sample of gradient m (sum of absolute values) below `threshold` times the mean survives with the probability
+    m / (threshold mean), decided by the fractions of its own position: the same samples always fare the same.
+    """
+    total = 0.0
+    for j in range(len(grad_samples)):
+        if grad_samples[j, 7] != _ZERO:
+            for k in range(4):
+                total += abs(grad_samples[j, k])
+    enough = np.float32(threshold * total / max(len(grad_samples), 1))
+    for j in range(len(grad_samples)):
+        size = _ZERO
+        for k in range(4):
+            size += abs(grad_samples[j, k])
+        if grad_samples[j, 7] == _ZERO or size >= enough:
+            continue
+        chance = (
+            positions[j, 0] * np.float32(65536.0)
+            + positions[j, 1] * np.float32(40503.0)
+            + positions[j, 2] * np.float32(30011.0)
+        )
+        chance -= np.floor(chance)
+        if chance * enough < size:
+            for k in range(4):
+                grad_samples[j, k] *= enough / size
+        else:
+            grad_samples[j, 7] = _ZERO
+
+
 @_parallel
 @no_type_check
 def scatter(resolutions, rows, positions, grad_samples, slots, index, values, counts):
     """Sum every sample's gradient over the rows it was interpolated from.
 
     Task = (parity, level). slots [L * T] is -1 everywhere on entry and left so; a row met for the first time gets the
-    next
-    slot of its task: index [2 L, capacity] tells the row (level * T + row), values [2 L, capacity, 16] its gradient,
-    counts [2 L] how many there are.
+    next slot of its task: index [2 L, capacity] tells the row (level * T + row), values [2 L, capacity, 16] its
+    gradient, counts [2 L] how many there are.
     """
     mask = np.uint32(rows - 1)
     levels = len(resolutions)
     for task in prange(2 * levels):
         level = task % levels
         parity = np.uint32(task // levels)
-        resolution = np.uint32(resolutions[level])
-        dense = (resolutions[level] + 1) ** 3 <= rows
+        resolution = resolutions[level]
+        dense = (resolution + 1) ** 3 <= rows
         sums = values[task]
         row_of_slot = index[task]
         v = np.zeros(ROW, np.float32)
@@ -304,17 +403,24 @@ def scatter(resolutions, rows, positions, grad_samples, slots, index, values, co
                 v[2 + 4 * c] = g * grad_samples[j, 4]
                 v[3 + 4 * c] = g * grad_samples[j, 5]
                 v[4 + 4 * c] = g * grad_samples[j, 6]
-            px = positions[j, 0] * np.float32(resolution)
-            py = positions[j, 1] * np.float32(resolution)
-            pz = positions[j, 2] * np.float32(resolution)
-            ix, iy, iz = np.uint32(px), np.uint32(py), np.uint32(pz)
-            fx, fy, fz = px - np.float32(ix), py - np.float32(iy), pz - np.float32(iz)
-            odd = (ix ^ iy ^ iz ^ parity) & np.uint32(1)
-            for pair in range(4):
-                cx, cy = np.uint32(pair & 1), np.uint32(pair >> 1)
-                cz = (cx ^ cy ^ odd) & np.uint32(1)
-                weight = (fx if cx else _ONE - fx) * (fy if cy else _ONE - fy) * (fz if cz else _ONE - fz)
-                at = level * rows + corner_row(resolution, dense, mask, ix + cx, iy + cy, iz + cz)
+            ix, iy, iz, fx, fy, fz = cell_in_level(positions[j, 0], positions[j, 1], positions[j, 2], resolution)
+            gx, gy, gz = _ONE - fx, _ONE - fy, _ONE - fz
+            a, b, c, d, e, f, g, h = corner_rows(level, rows, resolution, dense, mask, ix, iy, iz)
+            # The corners of one parity, and their weights.
+            if (ix ^ iy ^ iz ^ parity) & np.uint32(1) == np.uint32(0):
+                r0, r1, r2, r3 = a, d, f, g
+                w0, w1, w2, w3 = gx * gy * gz, gx * fy * fz, fx * gy * fz, fx * fy * gz
+            else:
+                r0, r1, r2, r3 = b, c, e, h
+                w0, w1, w2, w3 = gx * gy * fz, gx * fy * gz, fx * gy * gz, fx * fy * fz
+            for corner in range(4):
+                at, weight = r3, w3
+                if corner == 0:
+                    at, weight = r0, w0
+                elif corner == 1:
+                    at, weight = r1, w1
+                elif corner == 2:
+                    at, weight = r2, w2
                 slot = slots[at]
                 if slot < 0:
                     slot = found
@@ -365,6 +471,59 @@ def adam_rows(parameter, mean, square, index, gradient, rate, beta1, beta2, corr
 
 @_parallel
 @no_type_check
+def ray_gradients(
+    table, rows, resolutions, directions, offsets, positions, grad_samples, grad_positions, grad_directions
+):
+    """Gradients of `composite_forward` by the samples' unit-cube positions [n, 3] and the rays' directions [rays, 3],
+    from what `composite_backward` found."""
+    mask = np.uint32(rows - 1)
+    rays = len(directions)
+    for chunk in prange((rays + RAY_CHUNK - 1) // RAY_CHUNK):
+        v, row = np.zeros(ROW, np.float32), np.empty(ROW, np.float32)
+        for ray in range(chunk * RAY_CHUNK, min((chunk + 1) * RAY_CHUNK, rays)):
+            for axis in range(3):
+                grad_directions[ray, axis] = _ZERO
+            for j in range(offsets[ray], offsets[ray + 1]):
+                for axis in range(3):
+                    grad_positions[j, axis] = _ZERO
+                if grad_samples[j, 7] == _ZERO:
+                    continue
+                x, y, z = positions[j, 0], positions[j, 1], positions[j, 2]
+                look_up(table, rows, resolutions, x, y, z, row)
+                v[0] = grad_samples[j, 0]
+                for c in range(3):
+                    g = grad_samples[j, 1 + c]
+                    v[1 + 4 * c] = g
+                    for axis in range(3):
+                        v[2 + 4 * c + axis] = g * grad_samples[j, 4 + axis]
+                        grad_directions[ray, axis] += g * SH1 * row[2 + 4 * c + axis]
+                for level in range(len(resolutions)):
+                    resolution = resolutions[level]
+                    dense = (resolution + 1) ** 3 <= rows
+                    ix, iy, iz, fx, fy, fz = cell_in_level(x, y, z, resolution)
+                    gx, gy, gz = _ONE - fx, _ONE - fy, _ONE - fz
+                    a, b, c, d, e, f, g, h = corner_rows(level, rows, resolution, dense, mask, ix, iy, iz)
+                    va = vb = vc = vd = ve = vf = vg = vh = _ZERO
+                    for k in range(USED):
+                        va += v[k] * table[a, k]
+                        vb += v[k] * table[b, k]
+                        vc += v[k] * table[c, k]
+                        vd += v[k] * table[d, k]
+                        ve += v[k] * table[e, k]
+                        vf += v[k] * table[f, k]
+                        vg += v[k] * table[g, k]
+                        vh += v[k] * table[h, k]
+                    scale = np.float32(resolution)
+                    across_x = gy * (gz * (ve - va) + fz * (vf - vb)) + fy * (gz * (vg - vc) + fz * (vh - vd))
+                    across_y = gx * (gz * (vc - va) + fz * (vd - vb)) + fx * (gz * (vg - ve) + fz * (vh - vf))
+                    across_z = gx * (gy * (vb - va) + fy * (vd - vc)) + fx * (gy * (vf - ve) + fy * (vh - vg))
+                    grad_positions[j, 0] += scale * across_x
+                    grad_positions[j, 1] += scale * across_y
+                    grad_positions[j, 2] += scale * across_z
+
+
+@_parallel
+@no_type_check
 def densities(positions, table, rows, resolutions, out):
     """exp(log density) at unit-cube positions [n, 3] into out [n]."""
     for chunk in prange((len(positions) + 511) // 512):
@@ -390,28 +549,23 @@ def look_up_baked(values, place, scales, rows, resolutions, x, y, z, row):
     """`look_up` in a baked table: values [kept, 16] int8 in units of scales [levels, 16]; place [levels * T] tells
     where a row is kept (0: pruned)."""
     mask = np.uint32(rows - 1)
-    sums = np.empty(ROW, np.float32)
     for k in range(ROW):
         row[k] = _ZERO
     for level in range(len(resolutions)):
-        resolution = np.uint32(resolutions[level])
         dense = (resolutions[level] + 1) ** 3 <= rows
-        base = level * rows
-        px, py, pz = x * np.float32(resolution), y * np.float32(resolution), z * np.float32(resolution)
-        ix, iy, iz = np.uint32(px), np.uint32(py), np.uint32(pz)
-        fx, fy, fz = px - np.float32(ix), py - np.float32(iy), pz - np.float32(iz)
+        ix, iy, iz, fx, fy, fz = cell_in_level(x, y, z, resolutions[level])
+        a, b, c, d, e, f, g, h = corner_rows(level, rows, resolutions[level], dense, mask, ix, iy, iz)
+        a, b, c, d = place[a], place[b], place[c], place[d]
+        e, f, g, h = place[e], place[f], place[g], place[h]
+        gx, gy, gz = _ONE - fx, _ONE - fy, _ONE - fz
+        w00, w01, w10, w11 = gx * gy, gx * fy, fx * gy, fx * fy
         for k in range(ROW):
-            sums[k] = _ZERO
-        for corner in range(8):
-            cx, cy, cz = np.uint32(corner & 1), np.uint32((corner >> 1) & 1), np.uint32(corner >> 2)
-            at = place[base + corner_row(resolution, dense, mask, ix + cx, iy + cy, iz + cz)]
-            if at == 0:
-                continue
-            weight = (fx if cx else _ONE - fx) * (fy if cy else _ONE - fy) * (fz if cz else _ONE - fz)
-            for k in range(ROW):
-                sums[k] += weight * np.float32(values[at, k])
-        for k in range(ROW):
-            row[k] += sums[k] * scales[level, k]
+            row[k] += scales[level, k] * (
+                w00 * (gz * np.float32(values[a, k]) + fz * np.float32(values[b, k]))
+                + w01 * (gz * np.float32(values[c, k]) + fz * np.float32(values[d, k]))
+                + w10 * (gz * np.float32(values[e, k]) + fz * np.float32(values[f, k]))
+                + w11 * (gz * np.float32(values[g, k]) + fz * np.float32(values[h, k]))
+            )
 
 
 @_parallel
@@ -422,9 +576,11 @@ def render_baked(
     near,
     far,
     ratio,
+    refine,
+    finest,
     centre,
     inverse_half,
-    occupied,
+    density_of_cell,
     cells,
     values,
     place,
@@ -436,7 +592,7 @@ def render_baked(
     out,
 ):
     """March rays from one origin through a baked field: out [rays, 5] = colour over the background (3), mean t,
-    opacity."""
+    opacity. Steps are divided as in `march`; cells of density 0 are empty."""
     rays = len(directions)
     middle = np.float32(0.5) * (_ONE + ratio)
     for chunk in prange((rays + RAY_CHUNK - 1) // RAY_CHUNK):
@@ -445,33 +601,55 @@ def render_baked(
             dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
             sx, sy, sz = SH1 * dx, SH1 * dy, SH1 * dz
             t = near * np.sqrt(ratio)
-            reached = _ONE
+            reached = expected = _ONE
             red = green = blue = depth = opacity = _ZERO
-            while reached >= OPAQUE:
-                t_mid = t * middle
-                if t_mid >= far:
-                    break
+            while reached >= OPAQUE and t * middle < far:
                 x, y, z = contracted(
-                    origin[0] + dx * t_mid, origin[1] + dy * t_mid, origin[2] + dz * t_mid, centre, inverse_half
+                    origin[0] + dx * t * middle,
+                    origin[1] + dy * t * middle,
+                    origin[2] + dz * t * middle,
+                    centre,
+                    inverse_half,
                 )
-                cell = cell_of(x, y, z, cells)
-                if (occupied[cell >> 3] >> (cell & 7)) & 1:
-                    look_up_baked(values, place, scales, rows, resolutions, x, y, z, row)
-                    optical = np.exp(min(row[0], LOG_DENSITY_MAX)) * t * (ratio - _ONE) * density_scale
-                    through = np.exp(-optical)
-                    w = reached * (_ONE - through)
-                    red += w * sigmoid(row[1] + sx * row[2] + sy * row[3] + sz * row[4])
-                    green += w * sigmoid(row[5] + sx * row[6] + sy * row[7] + sz * row[8])
-                    blue += w * sigmoid(row[9] + sx * row[10] + sy * row[11] + sz * row[12])
-                    depth += w * t_mid
-                    opacity += w
-                    reached *= through
+                density = density_of_cell[cell_of(x, y, z, cells)]
+                if density > _ZERO:
+                    step = t * (ratio - _ONE)
+                    through = np.exp(-density * density_scale * step)
+                    parts = min(max(np.int64(np.ceil(refine * expected * (_ONE - through))), 1), finest)
+                    expected *= through
+                    part = step / np.float32(parts)
+                    for i in range(parts):
+                        m = t + (np.float32(i) + np.float32(0.5)) * part
+                        x, y, z = contracted(
+                            origin[0] + dx * m, origin[1] + dy * m, origin[2] + dz * m, centre, inverse_half
+                        )
+                        if density_of_cell[cell_of(x, y, z, cells)] == _ZERO:
+                            continue
+                        look_up_baked(values, place, scales, rows, resolutions, x, y, z, row)
+                        through = np.exp(-np.exp(min(row[0], LOG_DENSITY_MAX)) * part * density_scale)
+                        w = reached * (_ONE - through)
+                        red += w * sigmoid(row[1] + sx * row[2] + sy * row[3] + sz * row[4])
+                        green += w * sigmoid(row[5] + sx * row[6] + sy * row[7] + sz * row[8])
+                        blue += w * sigmoid(row[9] + sx * row[10] + sy * row[11] + sz * row[12])
+                        depth += w * m
+                        opacity += w
+                        reached *= through
                 t *= ratio
             out[ray, 0] = red + (_ONE - opacity) * background[0]
             out[ray, 1] = green + (_ONE - opacity) * background[1]
             out[ray, 2] = blue + (_ONE - opacity) * background[2]
             out[ray, 3] = depth / max(opacity, np.float32(1e-6))
             out[ray, 4] = opacity
+
+
+@_jit
+@no_type_check
+def corner_row(resolution, dense, mask, ix, iy, iz):
+    """Row of a grid corner in its level's table."""
+    if dense:
+        side = resolution + np.uint32(1)
+        return np.int64((ix * side + iy) * side + iz)
+    return np.int64((ix ^ np.uint32(iy * np.uint32(2654435761)) ^ np.uint32(iz * np.uint32(805459861))) & mask)
 
 
 @_parallel

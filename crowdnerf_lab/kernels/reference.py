@@ -92,17 +92,44 @@ def march(
     centre: Float[Tensor, "3"],
     half_size: Float[Tensor, "3"],
     occupied: Bool[Tensor, "cells cells cells"],
+    density_of_cell: Float[Tensor, "cells cells cells"],
+    density_scale: float,
+    refine: int,
+    finest: int,
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"], Float[Tensor, "n"], Int[Tensor, "rays+1"]]:
-    """Geometric steps t -> ratio t through occupied cells: packed unit-cube positions, step middles, step lengths,
-    offsets."""
+    """Geometric steps t -> ratio t through occupied cells, divided where the cells' densities promise weight: packed
+    unit-cube positions, step middles, step lengths, offsets.
+
+    A step of weight w becomes ceil(refine w) parts, at least 1 and at most `finest`; of these, those in occupied cells
+    are kept.
+    """
     start = near[:, None] * ratio ** (jitter[:, None] + torch.arange(steps, device=near.device))
+    step = start * (ratio - 1)
     middle = start * (0.5 * (1 + ratio))
-    positions = contracted(origins[:, None] + directions[:, None] * middle[..., None], centre, half_size)
-    x, y, z = (positions * occupied.shape[0]).long().unbind(-1)
-    keep = (middle < far[:, None]) & occupied[x, y, z]
+    cell = cell_of(
+        contracted(origins[:, None] + directions[:, None] * middle[..., None], centre, half_size), occupied.shape[0]
+    )
+    keep = (middle < far[:, None]) & occupied[cell]
+    optical = torch.where(keep, density_of_cell[cell] * density_scale * step, 0)
+    reached = torch.exp(optical - torch.cumsum(optical, dim=-1))
+    weight = reached * (1 - torch.exp(-optical))
+    each = torch.where(keep, torch.ceil(refine * weight).long().clamp(1, finest), 0).reshape(-1)
+    part = torch.repeat_interleave(torch.arange(len(each), device=near.device), each)
+    nth = torch.arange(len(part), device=near.device) - (each.cumsum(0) - each)[part]
+    t_step = step.reshape(-1)[part] / each[part]
+    t_mid = start.reshape(-1)[part] + (nth + 0.5) * t_step
+    ray = part // steps
+    positions = contracted(origins[ray] + directions[ray] * t_mid[:, None], centre, half_size)
+    lit = (each[part] == 1) | occupied[cell_of(positions, occupied.shape[0])]
     offsets = torch.zeros(len(near) + 1, dtype=torch.int64, device=near.device)
-    offsets[1:] = keep.sum(1).cumsum(0)
-    return positions[keep], middle[keep], start[keep] * (ratio - 1), offsets
+    offsets[1:] = torch.zeros(len(near), dtype=torch.int64, device=near.device).index_add(0, ray, lit.long()).cumsum(0)
+    return positions[lit], t_mid[lit], t_step[lit], offsets
+
+
+def cell_of(unit: Float[Tensor, "*n 3"], cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices of the occupancy cells at positions of the unit cube."""
+    x, y, z = (unit * cells).long().unbind(-1)
+    return x, y, z
 
 
 def composite(

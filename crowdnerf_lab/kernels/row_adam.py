@@ -37,7 +37,7 @@ class RowAdam(torch.optim.Optimizer):
     def _step(self, parameter: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
-            state["step"] = 0
+            state["step"] = torch.zeros(())
             state["mean"], state["square"] = _zeros_like(parameter), _zeros_like(parameter)
         state["step"] += 1
         gradient = parameter.grad
@@ -47,7 +47,7 @@ class RowAdam(torch.optim.Optimizer):
         else:
             index, values = torch.arange(len(parameter), device=parameter.device), gradient
         beta1, beta2 = group["betas"]
-        corrections = 1 / (1 - beta1 ** state["step"]), 1 / (1 - beta2 ** state["step"])
+        corrections = tuple(1 / (1 - beta ** float(state["step"])) for beta in group["betas"])
         if parameter.device.type == "cpu":
             scalars = np.array([group["lr"], beta1, beta2, *corrections, group["epsilon"]], np.float32)
             arrays = (tensor.detach().numpy() for tensor in (parameter, state["mean"], state["square"], index, values))

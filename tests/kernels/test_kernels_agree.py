@@ -19,11 +19,13 @@ SHAPE = SHGridShape(resolutions=(4, 8, 16), log2_rows=9, occupancy_cells=8, step
 
 @pytest.fixture
 def field() -> SHGrid:
+    """A grid of random rows with matter in six cells of ten, more in some than in others."""
     generator = torch.Generator().manual_seed(3)
     box = Bounds(centre=torch.tensor([0.1, -0.2, 0.3]), half_size=torch.tensor([1.0, 1.5, 0.7]))
     grid = SHGrid(box, shape=SHAPE)
     grid.table.data.copy_(torch.randn(grid.table.shape, generator=generator))
     grid.occupied.copy_(torch.rand(8, 8, 8, generator=generator) < 0.6)
+    grid.density_of_cell.copy_(4 * torch.rand(8, 8, 8, generator=generator) ** 2)
     return grid
 
 
@@ -76,11 +78,73 @@ def test_march_agrees_with_reference(field: SHGrid, rays: Rays) -> None:
         field.centre,
         field.half_size,
         field.occupied,
+        field.density_of_cell,
+        field.density_scale,
+        SHAPE.refine,
+        SHAPE.finest,
     )
     assert torch.equal(samples.offsets, offsets)
     torch.testing.assert_close(samples.positions, positions, atol=1e-6, rtol=0)
     torch.testing.assert_close(samples.t_mid, t_mid, atol=0, rtol=1e-5)
     torch.testing.assert_close(samples.t_step, t_step, atol=0, rtol=1e-4)
+
+
+def test_march_divides_steps_where_the_weight_is(field: SHGrid, rays: Rays) -> None:
+    jitter = torch.full((40,), 0.5)
+    field.occupied.fill_(True)
+    divided = field.march(rays, jitter=jitter, steps=24)
+    field.density_of_cell.zero_()
+    whole = field.march(rays, jitter=jitter, steps=24)
+    extra = divided.offsets.diff() - whole.offsets.diff()
+    assert 1 < int(extra.max()) <= SHAPE.refine
+    assert int(extra.min()) >= 0
+    # Nothing of a ray is lost or met twice.
+    for samples in (divided, whole):
+        ray = torch.repeat_interleave(torch.arange(40), samples.offsets.diff())
+        ends = samples.t_mid + samples.t_step / 2
+        within = ray[1:] == ray[:-1]
+        torch.testing.assert_close((samples.t_mid - samples.t_step / 2)[1:][within], ends[:-1][within])
+
+
+def test_divided_steps_stay_within_occupied_cells(field: SHGrid, rays: Rays) -> None:
+    field.density_of_cell.fill_(50.0)
+    samples = field.march(rays, jitter=torch.full((40,), 0.5), steps=24)
+    inside = field.occupied[reference.cell_of(samples.positions, 8)]
+    assert inside.all()
+
+
+def test_gradients_by_rays_agree_with_reference(field: SHGrid, rays: Rays) -> None:
+    samples = field.march(rays, jitter=torch.full((40,), 0.3), steps=24)
+    by_ray = torch.randn(40, 6, generator=torch.Generator().manual_seed(6))
+    table, rows, levels, directions, offsets, positions, *rest = _composited(field, rays, samples)
+    leaves = directions.clone().requires_grad_(), positions.clone().requires_grad_()
+
+    out, _, _ = ops.composite(table, rows, levels, leaves[0], offsets, leaves[1], *rest)
+    found = torch.autograd.grad((out * by_ray).sum(), leaves)
+    out, _ = reference.composite(table, rows, tuple(levels), leaves[0], offsets, leaves[1], *rest)
+    expected = torch.autograd.grad((out * by_ray).sum(), leaves)
+
+    for a, b in zip(found, expected, strict=True):
+        assert float(b.abs().max()) > 0.1
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def test_roulette_keeps_the_gradient_on_average_and_drops_most_samples(field: SHGrid, rays: Rays) -> None:
+    weights = torch.randn(40, 6, generator=torch.Generator().manual_seed(6))
+    total, thinned, touched = torch.zeros_like(field.table), torch.zeros_like(field.table), [0, 0]
+    for turn in range(60):
+        jitter = torch.rand(40, generator=torch.Generator().manual_seed(turn))
+        samples = field.march(rays, jitter=jitter, steps=24)
+        arguments = _composited(field, rays, samples)
+        for k, (sums, roulette) in enumerate(((total, 0.0), (thinned, 8.0))):
+            out, _, _ = ops.composite(*arguments, roulette)
+            (gradient,) = torch.autograd.grad((out * weights).sum(), field.table)
+            touched[k] += gradient._nnz()
+            sums += gradient.to_dense()
+    assert touched[1] < 0.75 * touched[0]
+    # The mean of many steps is nearly that of the exact gradients.
+    assert float((thinned - total).norm() / total.norm()) < 0.2
+    assert float((thinned.sum(0) - total.sum(0)).abs().max() / total.abs().sum(0).max()) < 0.05
 
 
 def test_composite_agrees_with_reference_in_value_and_gradient(field: SHGrid, rays: Rays) -> None:

@@ -1,0 +1,75 @@
+"""How fields are trained: every number that `fit` uses, and the settings that stand behind a quality."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from crowdnerf_lab.fields.appearance import AppearanceSettings
+from crowdnerf_lab.fields.frequency_mlp import FrequencyMLPShape
+from crowdnerf_lab.fields.hash_grid import HashGridShape
+from crowdnerf_lab.fields.occupancy import OccupancySettings
+from crowdnerf_lab.fields.sh_grid import SHGridShape
+from crowdnerf_lab.pose_refinement import PoseSettings
+from crowdnerf_lab.robustness import RobustSettings
+
+Quality = Literal["fast", "best", "vanilla"]
+"""fast: the SH grid. best: what reaches most within the budget, the hash grid from CROSSOVER_SECONDS on. vanilla: the
+NeRF of 2020, to compare with."""
+
+CROSSOVER_SECONDS = 60.0
+"""Seconds of training on two CPU cores from which on the hash grid is ahead of the SH grid."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From step `from_step` on, `ray_steps` marching steps a whole ray and the first `levels` levels of the grid."""
+
+    from_step: int
+    ray_steps: int
+    levels: int
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a field is trained.
+
+    shape: the kind of field and its sizes. stages: coarse to fine over levels and samples. pyramid: (fraction of the
+    budget, downscale of the photos) pairs; small photos first let every part of the crowd's pixels count early.
+    samples_per_step: samples of a step over all its rays; the number of rays follows.
+    rate, appearance_rate: Adam's step sizes, rising over warm_steps and falling geometrically to rate_end of
+    themselves over the budget.
+    distortion: weight in the loss of how far a ray's weight is spread over log t; clears fog and floaters.
+    occupancy, appearance, robust, poses: see there.
+    """
+
+    shape: SHGridShape | HashGridShape | FrequencyMLPShape = field(default_factory=SHGridShape)
+    stages: tuple[Stage, ...] = (
+        Stage(0, 64, 2),
+        Stage(120, 64, 3),
+        Stage(350, 96, 4),
+        Stage(1500, 96, 5),
+    )
+    pyramid: tuple[tuple[float, int], ...] = ((0.0, 2), (0.5, 1))
+    samples_per_step: int = 12288
+    rate: float = 0.04
+    rate_end: float = 0.02
+    warm_steps: int = 20
+    appearance_rate: float = 0.01
+    distortion: float = 0.01
+    occupancy: OccupancySettings = field(default_factory=OccupancySettings)
+    appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
+    robust: RobustSettings = field(default_factory=RobustSettings)
+    poses: PoseSettings = field(default_factory=PoseSettings)
+
+
+def settings_for(quality: Quality, *, seconds: float | None = None) -> FitSettings:
+    """The settings behind a quality. seconds: the budget, if it is one of time. Raises ValueError for another name."""
+    if quality == "fast" or (quality == "best" and (seconds or math.inf) < CROSSOVER_SECONDS):
+        return FitSettings()
+    if quality == "best":
+        return FitSettings(shape=HashGridShape(), rate=0.01)
+    if quality == "vanilla":
+        return FitSettings(
+            shape=FrequencyMLPShape(), stages=(Stage(0, 64, 1),), rate=5e-4, rate_end=0.1, samples_per_step=65536
+        )
+    raise ValueError(f"there is no quality {quality!r}; choose fast, best or vanilla")
