@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image
+from jaxtyping import Bool, Float
+from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, concatenated, focal_from_angle, invalid_poses
 from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, read_document
 from crowdnerf_lab.captures.photos import PhotoError, read_photo
+from crowdnerf_lab.captures.silhouettes import bounds_of_silhouettes
 from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
-from crowdnerf_lab.scene import PosedScene, bounds_of, check_trainable
+from crowdnerf_lab.scene import Bounds, PosedScene, bounds_of, check_trainable
 
 logger = logging.getLogger(__name__)
 
@@ -116,10 +118,11 @@ def opencv_to_opengl(camera_to_world: Float[Tensor, "*n 3 4"]) -> Float[Tensor, 
 def read_transforms(path: Path | str, *, held_out_every: int = 8) -> tuple[PosedScene, MissingFiles]:
     """A scene from transforms.json, or from a folder with one, or with Blender's transforms_{train,val,test}.json.
 
-    Photos are sorted by name. Held out are the file's own test photos (its validation photos where it has no test),
-    else every `held_out_every`-th, from the first on (0: none). Photos that are absent or damaged are left out and
-    reported. Raises CaptureError for a broken file, a pose that is none, a name given twice, or a lens that is no
-    pinhole; SceneError for too few photos.
+    Photos are sorted by name; transparent ones are laid over white, and where all training photos are cut out, the
+    bounds are the box of the object that they show. Held out are the file's own test photos (its validation photos
+    where it has no test), else every `held_out_every`-th, from the first on (0: none). Photos that are absent or
+    damaged are left out and reported. Raises CaptureError for a broken file, a pose that is none, a name given twice,
+    or a lens that is no pinhole; SceneError for too few photos.
     """
     path = Path(path)
     file = path / TRANSFORMS if path.is_dir() else path
@@ -184,7 +187,7 @@ def _scene_of(root: Path, listed: list[_Listed], *, held_out_every: int) -> tupl
     for photo, following in itertools.pairwise(listed):
         if photo.name == following.name:
             raise CaptureError(f"{photo.file}: {photo.name} is named by two frames; keep one of them")
-    images, found, absent, unreadable = [], [], [], []
+    images, silhouettes, found, absent, unreadable = [], [], [], [], []
     for photo in listed:
         file = _picture_of(root, photo)
         if file is None:
@@ -192,6 +195,7 @@ def _scene_of(root: Path, listed: list[_Listed], *, held_out_every: int) -> tupl
             continue
         try:
             images.append(read_photo(file))
+            silhouettes.append(_silhouette(file))
             found.append(photo)
         except PhotoError as error:
             unreadable.append(str(error))
@@ -211,7 +215,7 @@ def _scene_of(root: Path, listed: list[_Listed], *, held_out_every: int) -> tupl
         cameras=cameras,
         images=tuple(images),
         masks=None,
-        bounds=bounds_of(cameras),
+        bounds=_bounds(cameras, [silhouettes[row] for row in train], train),
         captures=(name,),
         capture_of_image=torch.zeros(len(found), dtype=torch.int64),
         time_of_image=torch.zeros(len(found)),
@@ -230,6 +234,24 @@ def _scene_of(root: Path, listed: list[_Listed], *, held_out_every: int) -> tupl
             len(found),
         )
     return scene, MissingFiles(listed=len(listed), absent=tuple(absent), unreadable=tuple(unreadable))
+
+
+def _silhouette(path: Path) -> Bool[Tensor, "h w"] | None:
+    """Where a picture shows its object, or None for a picture without transparent pixels."""
+    with Image.open(path) as picture:
+        if not picture.has_transparency_data:
+            return None
+        alpha = torch.from_numpy(np.array(ImageOps.exif_transpose(picture).convert("RGBA").getchannel("A")))
+    return alpha > 0 if bool((alpha == 0).any()) else None
+
+
+def _bounds(cameras: Cameras, silhouettes: list[Tensor | None], train: list[int]) -> Bounds:
+    """The box of the object where every training photo is cut out, else the box that suits the cameras."""
+    cut_out = [silhouette for silhouette in silhouettes if silhouette is not None]
+    views = cameras[torch.tensor(train, dtype=torch.int64)]
+    if len(cut_out) < max(len(train), 1) or bool(views.distortion.any()):
+        return bounds_of(cameras)
+    return bounds_of_silhouettes(views, cut_out) or bounds_of(cameras)
 
 
 def _split(shares: list[str | None], *, held_out_every: int) -> tuple[list[int], list[int]]:

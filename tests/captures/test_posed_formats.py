@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crowdnerf_lab.cameras import project
+from crowdnerf_lab.cameras import look_at, project
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.posed_formats import (
     MissingFiles,
@@ -176,6 +176,29 @@ def test_blenders_split_pictures_without_extension_and_white_background(tmp_path
 def test_blender_without_test_photos_holds_out_its_validation(tmp_path):
     scene, _ = read_transforms(blender_folder(tmp_path, {"train": 4, "val": 2}))
     assert [scene.image_names[row] for row in scene.held_out] == ["val/000", "val/001"]
+
+
+def test_cut_out_photos_give_the_box_of_their_object(tmp_path):
+    eyes = torch.tensor([[1.0, 0.0, 0.3], [0.0, 1.0, 0.4], [-1.0, 0.2, 0.5]])
+    poses = look_at(4 * torch.nn.functional.normalize(eyes, dim=-1), torch.zeros(3, 3))
+    listed = [
+        {"file_path": f"./train/{i}", "transform_matrix": [*opencv_to_opengl(pose).tolist(), [0, 0, 0, 1]]}
+        for i, pose in enumerate(poses)
+    ]
+    root = folder_with(tmp_path, {"camera_angle_x": 0.7, "frames": listed}, name="transforms_train.json", size=(40, 40))
+    whole, _ = read_transforms(root)
+    rgba = np.zeros((40, 40, 4), dtype=np.uint8)
+    rgba[12:28, 12:28] = 200, 100, 50, 255
+    for i in range(3):
+        Image.fromarray(rgba).save(root / "train" / f"{i}.png")
+    scene, _ = read_transforms(root)
+    # Sixteen of forty pixels at a distance of 4, which spans 2.92: a half size of 0.58, and more with so few views.
+    assert scene.bounds.half_size.min() > 0.5
+    assert scene.bounds.half_size.max() < 1.5
+    assert (scene.bounds.half_size < whole.bounds.half_size).all()
+    Image.fromarray(rgba[..., :3]).save(root / "train" / "1.png")
+    mixed, _ = read_transforms(root)
+    assert torch.equal(mixed.bounds.half_size, whole.bounds.half_size)
 
 
 def test_absent_and_damaged_photos_are_reported_and_the_rest_goes_on(tmp_path):
