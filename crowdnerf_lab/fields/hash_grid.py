@@ -18,66 +18,52 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from crowdnerf_lab.fields.sh_grid import Composited, PackedSamples
-from crowdnerf_lab.kernels import hash_ops, ops, reference
+from crowdnerf_lab.fields.grid_field import Composited, GridField, PackedSamples
+from crowdnerf_lab.kernels import hash_ops, reference
 from crowdnerf_lab.kernels.row_adam import RowAdam
 from crowdnerf_lab.rays import Rays
-from crowdnerf_lab.rendering import Rendered
 from crowdnerf_lab.scene import Bounds
 from crowdnerf_lab.weights import read_tensors, write_tensors
 
 FORMAT = "crowdnerf_lab.hash_grid/1"
 FAINT = 1e-4
 """Weight in its pixel below which a sample gets no colour: most samples of a trained scene, at no visible cost."""
-RAYS_AT_ONCE = 2048
-"""Rays rendered at once: what the networks keep of their samples stays within the cache or near it."""
 BASIS = 16
 """Spherical harmonics of degree 0 to 3."""
 
 
 @dataclass(frozen=True)
 class HashGridShape:
-    """Sizes of a hash grid.
+    """Sizes of a hash grid; what is not said here is in GridShape.
 
-    resolutions: cells a side of each level over the whole contracted cube (even numbers, coarse to fine).
     log2_lines: lines (four corners each) of a level's table; levels that need more share lines by hashing.
     width: neurons of a hidden layer. code: numbers that the density network hands to the colour network.
-    occupancy_cells: cells a side of the occupancy grid.
-    steps: marching steps of a whole ray when rendering.
-    near, far: where rays begin and end, in units of the scene's radius (mean half size of the bounds).
     """
 
     resolutions: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 768, 1024)
-    log2_lines: int = 15
+    log2_lines: int = 17
     width: int = 64
     code: int = 15
     occupancy_cells: int = 128
-    steps: int = 256
+    steps: int = 64
+    refine: int = 12
+    finest: int = 8
     near: float = 0.15
     far: float = 12.0
 
-    def __post_init__(self) -> None:
-        if any(resolution % 2 for resolution in self.resolutions):
-            raise ValueError(f"grid resolutions must be even, got {self.resolutions}")
 
+class HashGrid(GridField):
+    """A radiance field of hashed features and two networks; see RadianceField and GridField for what it offers.
 
-class HashGrid(nn.Module):
-    """A radiance field of hashed features and two networks; see RadianceField for what it offers.
-
-    bounds: the box that gets the middle half of the grid along each axis; the rest of the world is contracted around
-    it. seed: of the weights before training.
+    seed: of the weights before training.
     """
 
-    centre: Tensor
-    half_size: Tensor
-    density_of_cell: Tensor
-    occupied: Tensor
-
     def __init__(self, bounds: Bounds, *, shape: HashGridShape | None = None, seed: int = 0) -> None:
-        super().__init__()
-        self.shape = shape = shape or HashGridShape()
+        shape = shape or HashGridShape()
+        super().__init__(bounds, shape)
+        self.shape = shape
         generator = np.random.default_rng(seed)
-        levels, cells = len(shape.resolutions), shape.occupancy_cells
+        levels = len(shape.resolutions)
         # numpy asks the kernel for huge pages, which make random lines cheaper.
         table = generator.random((levels << shape.log2_lines, hash_ops.LINE), dtype=np.float32)
         table -= np.float32(0.5)
@@ -85,27 +71,11 @@ class HashGrid(nn.Module):
         self.table = nn.Parameter(torch.from_numpy(table))
         self.density_network = _network((levels * hash_ops.FEATURES, shape.width, 1 + shape.code), generator)
         self.colour_network = _network((shape.code + BASIS, shape.width, shape.width, 3), generator)
-        self.background = nn.Parameter(torch.zeros(3))
-        """sRGB of rays that leave the scene, before a sigmoid."""
-        self.register_buffer("centre", bounds.centre.to(torch.float32).clone())
-        self.register_buffer("half_size", bounds.half_size.to(torch.float32).clone())
-        self.register_buffer("density_of_cell", torch.ones(cells, cells, cells))
-        self.register_buffer("occupied", torch.ones(cells, cells, cells, dtype=torch.bool))
 
     @property
     def lines(self) -> int:
         """Lines of one level's table."""
         return 1 << self.shape.log2_lines
-
-    @property
-    def radius(self) -> float:
-        """Mean half size of the bounds, metres."""
-        return float(self.half_size.mean())
-
-    @property
-    def density_scale(self) -> float:
-        """Density per metre of a log density of 0: one mean free path a radius."""
-        return 1 / self.radius
 
     def optimizers(self, rate: float) -> tuple[torch.optim.Optimizer, ...]:
         """Adam for the table's lines and for all else, both with step size `rate`."""
@@ -148,40 +118,6 @@ class HashGrid(nn.Module):
     def _colour(self, code: Float[Tensor, "n code"], basis: Float[Tensor, "n 16"]) -> Float[Tensor, "n 3"]:
         return torch.sigmoid(self.colour_network(torch.cat([code, basis], dim=-1)))
 
-    def render(self, rays: Rays) -> Rendered:
-        """Composite the field along rays. Differentiable in the parameters."""
-        flat = rays.flattened()
-        pieces = [self._render(flat[start : start + RAYS_AT_ONCE]) for start in range(0, len(flat.near), RAYS_AT_ONCE)]
-        shape = rays.batch_shape
-        return Rendered(
-            colour=torch.cat([piece.colour for piece in pieces]).reshape(*shape, 3),
-            depth=torch.cat([piece.depth for piece in pieces]).reshape(shape),
-            opacity=torch.cat([piece.opacity for piece in pieces]).reshape(shape),
-        )
-
-    def _render(self, rays: Rays) -> Rendered:
-        samples = self.march(rays, jitter=torch.full_like(rays.near, 0.5), steps=self.shape.steps)
-        return self.composite(rays, samples, levels=len(self.shape.resolutions)).rendered
-
-    def march(self, rays: Rays, *, jitter: Float[Tensor, "n"], steps: int) -> PackedSamples:
-        """The samples of a list of rays in occupied cells; `steps` divide the way from near to far geometrically."""
-        near, far = self.shape.near * self.radius, self.shape.far * self.radius
-        ratio = math.exp(math.log(far / near) / steps)
-        return PackedSamples(
-            *ops.march(
-                rays.origins,
-                rays.directions,
-                rays.near.clamp(min=near),
-                rays.far.clamp(max=far),
-                jitter,
-                ratio,
-                steps,
-                self.centre,
-                self.half_size,
-                self.occupied,
-            )
-        )
-
     def composite(self, rays: Rays, samples: PackedSamples, *, levels: int) -> Composited:
         """Render a list of rays over their samples with the first `levels` levels of the grid.
 
@@ -195,13 +131,7 @@ class HashGrid(nn.Module):
         out, density, _ = hash_ops.composite(
             log_density, colour, samples.offsets, samples.t_mid, samples.t_step, self.density_scale
         )
-        opacity = out[:, 4]
-        rendered = Rendered(
-            colour=out[:, :3] + (1 - opacity)[:, None] * torch.sigmoid(self.background),
-            depth=out[:, 3] / opacity.clamp(min=1e-6),
-            opacity=opacity,
-        )
-        return Composited(rendered=rendered, distortion=out[:, 5], density=density)
+        return Composited(rendered=self.over_background(out), distortion=out[:, 5], density=density)
 
 
 def spherical_harmonics(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 16"]:
