@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from crowdnerf_lab.cameras import Cameras, pixel_grid, rotation_angle
 from crowdnerf_lab.captures.georegistration import similarity_between
-from crowdnerf_lab.fields.sh_grid import PackedSamples
+from crowdnerf_lab.fields.grid_field import PackedSamples
 from crowdnerf_lab.kernels.reference import contracted
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds

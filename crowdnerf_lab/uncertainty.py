@@ -25,8 +25,9 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields.appearance import Appearance
+from crowdnerf_lab.fields.grid_field import Composited, PackedSamples
 from crowdnerf_lab.fields.hash_grid import HashGrid
-from crowdnerf_lab.fields.sh_grid import Composited, PackedSamples, SHGrid
+from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.pixels import pixel_table, rays_of_pixels
 from crowdnerf_lab.rays import Rays, image_rays
 from crowdnerf_lab.rendering import RAYS_AT_ONCE, Rendered

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, project
 from crowdnerf_lab.captures.georegistration import Similarity
-from crowdnerf_lab.fields.sh_grid import PackedSamples
+from crowdnerf_lab.fields.grid_field import PackedSamples
 from crowdnerf_lab.kernels import reference
 from crowdnerf_lab.pixels import rays_of_pixels
 from crowdnerf_lab.pose_refinement import (

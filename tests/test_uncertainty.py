@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from crowdnerf_lab.fields.sh_grid import PackedSamples, SHGridShape
+from crowdnerf_lab.fields.grid_field import PackedSamples
+from crowdnerf_lab.fields.sh_grid import SHGridShape
 from crowdnerf_lab.rays import image_rays
 from crowdnerf_lab.rendering import render_view, weights
 from crowdnerf_lab.scene import PosedScene
