@@ -1,7 +1,7 @@
 """How fields are trained: every number that `fit` uses, and the settings that stand behind a quality."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crowdnerf_lab.fields.appearance import AppearanceSettings
@@ -73,3 +73,18 @@ def settings_for(quality: Quality, *, seconds: float | None = None) -> FitSettin
             shape=FrequencyMLPShape(), stages=(Stage(0, 64, 1),), rate=5e-4, rate_end=0.1, samples_per_step=65536
         )
     raise ValueError(f"there is no quality {quality!r}; choose fast, best or vanilla")
+
+
+def without_each(settings: FitSettings) -> dict[str, FitSettings]:
+    """The settings of an SH grid with one ingredient left out at a time, by what is left out; for ablations."""
+    if not isinstance(settings.shape, SHGridShape):
+        raise ValueError(f"only an SH grid has these ingredients, not a {type(settings.shape).__name__}")
+    shape, finest = settings.shape, settings.stages[-1]
+    return {
+        "coarse to fine": replace(settings, stages=(replace(finest, from_step=0),)),
+        "small photos first": replace(settings, pyramid=((0.0, 1),)),
+        "distortion loss": replace(settings, distortion=0.0),
+        "witnesses": replace(settings, occupancy=replace(settings.occupancy, witnesses=0.0)),
+        "divided steps": replace(settings, shape=replace(shape, refine=0)),
+        "roulette": replace(settings, shape=replace(shape, roulette=0.0)),
+    }

@@ -45,7 +45,7 @@ VIEW_CELLS = 64
 @torch.no_grad()
 def visit(field: GridField, samples: PackedSamples, density: Float[Tensor, "n"], settings: OccupancySettings) -> None:
     """Note the densities exp(log density) that rays just met (-1: behind something opaque, not evaluated)."""
-    cells = field.shape.occupancy_cells
+    cells = field.density_of_cell.shape[0]
     if density.device.type == "cpu":
         decay = np.float32(settings.visit_decay)
         cpu.visit(field.density_of_cell.view(-1).numpy(), cells, decay, samples.positions.numpy(), density.numpy())
@@ -60,7 +60,7 @@ def visit(field: GridField, samples: PackedSamples, density: Float[Tensor, "n"],
 @torch.no_grad()
 def refresh(field: GridField, *, levels: int, settings: OccupancySettings, generator: np.random.Generator) -> None:
     """Let all cells fade, probe some at random, and decide anew which are occupied."""
-    cells = field.shape.occupancy_cells
+    cells = field.density_of_cell.shape[0]
     cell = generator.integers(0, cells**3, settings.probes)
     corner = np.stack(np.unravel_index(cell, (cells,) * 3), axis=-1)
     positions = ((corner + generator.random((settings.probes, 3))) / cells).astype(np.float32)
