@@ -38,9 +38,8 @@ def bounds_of_silhouettes(cameras: Cameras, silhouettes: Sequence[Bool[Tensor, "
         points = _cell_centres(low, high)
         cell = (high - low) / CELLS
         # Widened by half a cell's diagonal, so that rods thinner than a cell are not missed between its centres.
-        inside = points[
-            _carved(points, views, _widened(masks, views, float(torch.linalg.vector_norm(cell)) / 2, middle))
-        ]
+        wider = _widened(masks, views, float(torch.linalg.vector_norm(cell)) / 2, middle)
+        inside = points[_carved(points, views, wider)]
         if len(inside) == 0:
             return None
         low, high = inside.amin(0) - cell / 2, inside.amax(0) + cell / 2
@@ -50,6 +49,21 @@ def bounds_of_silhouettes(cameras: Cameras, silhouettes: Sequence[Bool[Tensor, "
 def _cell_centres(low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Float[Tensor, "n 3"]:
     steps = (torch.arange(CELLS) + 0.5) / CELLS
     return low + (high - low) * torch.cartesian_prod(steps, steps, steps)
+
+
+def _widened(
+    masks: Sequence[Bool[Tensor, "_ _"]], views: Cameras, width: float, middle: Float[Tensor, "3"]
+) -> list[Bool[Tensor, "_ _"]]:
+    """Silhouettes grown by what `width` measures in the picture, in the middle of the scene."""
+    wider = []
+    for i, mask in enumerate(masks):
+        distance = torch.linalg.vector_norm(views.positions[i] - middle)
+        pixels = min(math.ceil(width * float(views.focal[i].max() / distance.clamp(min=1e-6))), max(mask.shape))
+        planes = mask[None, None].to(torch.float32)
+        for kernel in ((2 * pixels + 1, 1), (1, 2 * pixels + 1)):
+            planes = torch.nn.functional.max_pool2d(planes, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
+        wider.append(planes[0, 0] > 0)
+    return wider
 
 
 def _carved(points: Float[Tensor, "n 3"], views: Cameras, masks: Sequence[Bool[Tensor, "_ _"]]) -> Bool[Tensor, "n"]:

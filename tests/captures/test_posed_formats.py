@@ -179,8 +179,9 @@ def test_blender_without_test_photos_holds_out_its_validation(tmp_path):
 
 
 def test_cut_out_photos_give_the_box_of_their_object(tmp_path):
-    eyes = torch.tensor([[1.0, 0.0, 0.3], [0.0, 1.0, 0.4], [-1.0, 0.2, 0.5]])
-    poses = look_at(4 * torch.nn.functional.normalize(eyes, dim=-1), torch.zeros(3, 3))
+    azimuth = torch.arange(8) * math.pi / 4
+    eyes = torch.stack([azimuth.cos(), azimuth.sin(), 0.2 + 0.8 * (torch.arange(8) % 2)], dim=-1)
+    poses = look_at(4 * torch.nn.functional.normalize(eyes, dim=-1), torch.zeros(8, 3))
     listed = [
         {"file_path": f"./train/{i}", "transform_matrix": [*opencv_to_opengl(pose).tolist(), [0, 0, 0, 1]]}
         for i, pose in enumerate(poses)
@@ -189,12 +190,12 @@ def test_cut_out_photos_give_the_box_of_their_object(tmp_path):
     whole, _ = read_transforms(root)
     rgba = np.zeros((40, 40, 4), dtype=np.uint8)
     rgba[12:28, 12:28] = 200, 100, 50, 255
-    for i in range(3):
+    for i in range(8):
         Image.fromarray(rgba).save(root / "train" / f"{i}.png")
     scene, _ = read_transforms(root)
-    # Sixteen of forty pixels at a distance of 4, which spans 2.92: a half size of 0.58, and more with so few views.
+    # Sixteen of forty pixels at a distance of 4, which spans 2.92: a half size of 0.58, or a little more.
     assert scene.bounds.half_size.min() > 0.5
-    assert scene.bounds.half_size.max() < 1.5
+    assert scene.bounds.half_size.max() < 1.0
     assert (scene.bounds.half_size < whole.bounds.half_size).all()
     Image.fromarray(rgba[..., :3]).save(root / "train" / "1.png")
     mixed, _ = read_transforms(root)
