@@ -124,7 +124,7 @@ def shots_with_a_pillar(covered: tuple[int, ...]) -> PosedScene:
     """The toy crowd whose first UE took the same view three times, with a dark pillar before some of them."""
     scene = toy_scene(12, width=96, height=80)
     poses, images = scene.cameras.camera_to_world.clone(), list(scene.images)
-    poses[UE] = poses[UE[0]]
+    poses[UE] = poses[UE[0]].clone()
     for row in UE:
         images[row] = scene.images[UE[0]].clone()
     for row in covered:
