@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy.ndimage import convolve, gaussian_filter, grey_dilation, maximum_filter, uniform_filter
+from scipy.ndimage import convolve, gaussian_filter, grey_dilation, label, maximum_filter, uniform_filter
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid, plane_points
@@ -44,12 +44,14 @@ _NOISE_ONLY = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32) 
 @dataclass(frozen=True)
 class EnhancementSettings:
     """doubt_from, doubt_to: doubts below the first leave the photo alone, above the second replace it.
+    smallest: patches of doubt below this fraction of the picture are detail that the field has not learned, no person.
     noise: how many times the measured noise variance a detail must exceed. familiar_turn: how far (fraction of the
     longer side) a thing may move between shots of one UE and still be taken for the same.
     """
 
     doubt_from: float = 0.5
     doubt_to: float = 0.9
+    smallest: float = 0.007
     noise: float = 1.5
     familiar_turn: float = 0.05
 
@@ -221,6 +223,7 @@ def _familiar(shot: _Shot, others: Sequence[_Shot], settings: EnhancementSetting
 
 
 def _fused(lifted: _Lifted, field: Tensor, doubt: Tensor, settings: EnhancementSettings) -> EnhancedView:
+    doubt = _of_people(doubt, settings)
     doubted = grey_dilation(_ramp(doubt, settings.doubt_from, settings.doubt_to).numpy(), 5)
     trust = (1 - torch.from_numpy(gaussian_filter(doubted, 2))).clamp(0, 1)
     beyond = (lifted.photo - field) * trust[..., None]
@@ -229,6 +232,16 @@ def _fused(lifted: _Lifted, field: Tensor, doubt: Tensor, settings: EnhancementS
     kept = _beyond_noise(beyond.numpy() @ _OPPONENT.T, field.numpy() @ _OPPONENT.T, settings.noise * noise)
     image = field + torch.from_numpy(kept @ np.linalg.inv(_OPPONENT).T.astype(np.float32))
     return EnhancedView(image=image.clamp(0, 1), field=field, trust=trust, log_gain=lifted.log_gain)
+
+
+def _of_people(doubt: Tensor, settings: EnhancementSettings) -> Tensor:
+    """The doubt in patches large enough to be somebody in front; 0 in smaller ones."""
+    patches, count = label(doubt.numpy() > settings.doubt_from)
+    certain = doubt.numpy() > (settings.doubt_from + settings.doubt_to) / 2
+    areas = np.bincount(patches[certain], minlength=count + 1)
+    large = areas >= settings.smallest * doubt.numel()
+    large[0] = True
+    return torch.where(torch.from_numpy(large[patches]), doubt, 0.0)
 
 
 def _beyond_noise(residual: Plane, field: Plane, noise: Plane) -> Plane:
