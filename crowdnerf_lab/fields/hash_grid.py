@@ -1,5 +1,5 @@
 """The hash grid: features of several grid levels and two small networks. It starts slower than the SH grid and is ahead
-of it from a quarter of a minute on.
+of it from about ten seconds on.
 
 Instant neural graphics primitives (Mueller et al. 2022): a network turns the features at a position into a log density
 and a short code, a second one turns the code and the viewing direction into a colour. Layout of the table:

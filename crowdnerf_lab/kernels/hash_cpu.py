@@ -68,6 +68,14 @@ def place_of(x, y, z, bricks, dense, mask):
     return np.int64((np.uint32(x * np.uint32(805459861)) ^ np.uint32(by * np.uint32(2654435761)) ^ bz) & mask), first
 
 
+@_jit
+@no_type_check
+def level_of_task(task, levels):
+    """Even levels first, then odd ones: two threads share the coarse, cheap levels and the fine, dear ones alike."""
+    even = (levels + 1) // 2
+    return 2 * task if task < even else 2 * (task - even) + 1
+
+
 @_parallel
 @no_type_check
 def encode(positions, table, lines, resolutions, encoded):
@@ -75,7 +83,7 @@ def encode(positions, table, lines, resolutions, encoded):
     chunks = (len(positions) + SAMPLE_CHUNK - 1) // SAMPLE_CHUNK
     # Level by level: one level's lines stay in the core's cache.
     for task in prange(len(resolutions) * chunks):
-        level, chunk = task // chunks, task % chunks
+        level, chunk = level_of_task(task // chunks, len(resolutions)), task % chunks
         scale, bricks, dense, mask = level_of(resolutions[level], lines)
         base = level * lines
         for j in range(chunk * SAMPLE_CHUNK, min((chunk + 1) * SAMPLE_CHUNK, len(positions))):
@@ -105,7 +113,8 @@ def scatter(positions, grad_encoded, lines, resolutions, slots, index, values, c
     slots [L * lines] is -1 everywhere on entry and left so; a line met for the first time gets the next slot of its
     level: index [L, capacity] tells the line, values [L, capacity, 16] its gradient, counts [L] how many there are.
     """
-    for level in prange(len(resolutions)):
+    for task in prange(len(resolutions)):
+        level = level_of_task(task, len(resolutions))
         scale, bricks, dense, mask = level_of(resolutions[level], lines)
         base = level * lines
         line_of_slot, sums = index[level], values[level]

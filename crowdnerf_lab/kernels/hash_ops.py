@@ -13,10 +13,8 @@ from torch import Tensor
 
 from crowdnerf_lab.kernels import hash_cpu
 
-LINE = 16
-FEATURES = 4
-LOG_DENSITY_MAX = 11.0
-OPAQUE = 1e-3
+LINE, FEATURES = hash_cpu.LINE, hash_cpu.FEATURES
+LOG_DENSITY_MAX, OPAQUE = float(hash_cpu.LOG_DENSITY_MAX), float(hash_cpu.OPAQUE)
 
 
 def lines_of_corners(
