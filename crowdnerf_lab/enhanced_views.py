@@ -21,6 +21,7 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid, plane_points
 from crowdnerf_lab.fields.appearance import Appearance, centre_distance2, exposed, srgb_to_linear
+from crowdnerf_lab.metrics import affine_fitted, psnr
 from crowdnerf_lab.rendering import Rendered, render_view
 from crowdnerf_lab.robustness import doubt_map, smoothed
 from crowdnerf_lab.scene import PosedScene
@@ -59,11 +60,12 @@ class EnhancementSettings:
 @dataclass(frozen=True)
 class EnhancedView:
     """image: the photo, better, in the crowd's exposure and white balance (sRGB). field: the field from its pose.
-    trust: 1 where the photo was used, 0 where the field stands in for it. log_gain: the photo's exposure and white
-    balance against the crowd's, natural log of linear light."""
+    doubt: see robustness.doubt_map. trust: 1 where the photo was used, 0 where the field stands in for it. log_gain:
+    the photo's exposure and white balance against the crowd's, natural log of linear light."""
 
     image: Float[Tensor, "h w 3"]
     field: Float[Tensor, "h w 3"]
+    doubt: Float[Tensor, "h w"]
     trust: Float[Tensor, "h w"]
     log_gain: Float[Tensor, "3"]
 
@@ -105,6 +107,11 @@ def enhanced_view(
     """
     lifted = _lifted(photo, rendered.colour, shoulder, vignette)
     return _fused(lifted, rendered.colour, lifted.doubt, settings or EnhancementSettings())
+
+
+def gain_of(enhanced: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], *, clean: Float[Tensor, "h w 3"]) -> float:
+    """By how many dB an enhanced view is nearer to the unspoiled photo than the photo was, colours fitted for both."""
+    return psnr(affine_fitted(enhanced, clean), clean) - psnr(affine_fitted(photo, clean), clean)
 
 
 def exposure_against(
@@ -231,7 +238,7 @@ def _fused(lifted: _Lifted, field: Tensor, doubt: Tensor, settings: EnhancementS
     noise = (lifted.noise * trust[..., None]).numpy() ** 2 @ (_OPPONENT.T**2)
     kept = _beyond_noise(beyond.numpy() @ _OPPONENT.T, field.numpy() @ _OPPONENT.T, settings.noise * noise)
     image = field + torch.from_numpy(kept @ np.linalg.inv(_OPPONENT).T.astype(np.float32))
-    return EnhancedView(image=image.clamp(0, 1), field=field, trust=trust, log_gain=lifted.log_gain)
+    return EnhancedView(image=image.clamp(0, 1), field=field, doubt=lifted.doubt, trust=trust, log_gain=lifted.log_gain)
 
 
 def _of_people(doubt: Tensor, settings: EnhancementSettings) -> Tensor:
