@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seeds": given.seeds,
         "threads": given.threads,
         "device": given.device,
-        "appearance": not given.no_appearance,
+        "appearance": runs[-1].get("appearance", not given.no_appearance),
         "robust": not given.no_robust,
         "poses": given.poses,
         "budgets": rows,
@@ -159,8 +159,8 @@ def _trial(given: argparse.Namespace, *, seconds: float | None, seed: int, steps
         steps=steps,
         seed=seed,
         threads=given.threads,
-        appearance=not given.no_appearance,
-        robust=not given.no_robust,
+        appearance=False if given.no_appearance else None,
+        robust=False if given.no_robust else None,
         device=given.device,
     )
 

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.fit_settings import Quality
 from crowdnerf_lab.metrics import quality
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene
@@ -45,15 +46,16 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True)
 class Trial:
-    """What is trained. seconds: budget of training, or None for `steps` of them. device: cpu or cuda."""
+    """What is trained. tier: fit's quality. seconds: budget of training, or None for `steps` of them. appearance,
+    robust: None leaves it to fit. device: cpu or cuda."""
 
-    tier: str
+    tier: Quality
     seconds: float | None
     seed: int
     threads: int
     steps: int | None = None
-    appearance: bool = True
-    robust: bool = True
+    appearance: bool | None = None
+    robust: bool | None = None
     device: str = "cpu"
 
 
@@ -76,6 +78,7 @@ def _trial(file: Path, trial: Trial) -> dict[str, Any]:
         scene,
         seconds=trial.seconds,
         steps=trial.steps,
+        quality=trial.tier,
         seed=trial.seed,
         threads=trial.threads,
         appearance=trial.appearance,
@@ -98,6 +101,8 @@ def _trial(file: Path, trial: Trial) -> dict[str, Any]:
         "render_seconds": round(seconds, 2),
         "fps_256": _frames_per_second(result.model, scene.cameras[scene.held_out]),
         "peak_mb": peak_mb(),
+        "field": type(result.model).__name__,
+        "appearance": result.appearance is not None,
         "curve": [_point(record) for record in result.history],
     }
 
@@ -152,16 +157,12 @@ def prepared(scene: PosedScene, *, split: str, views: int, every: int = 8) -> Po
 
 
 def _options(trial: Trial) -> dict[str, Any]:
-    """Arguments of `fit` beyond the common ones."""
-    known = inspect.signature(fit).parameters
-    options = {"quality": trial.tier} if "quality" in known else {}
-    if not options and trial.tier != "fast":
-        raise BenchmarkError(f"this version trains no field of tier '{trial.tier}'; use --tier fast")
-    if trial.device != "cpu":
-        if "device" not in known:
-            raise BenchmarkError(f"this version does not train on {trial.device}; use --device cpu")
-        options["device"] = trial.device
-    return options
+    """The device, where fit is to be told one."""
+    if trial.device == "cpu":
+        return {}
+    if "device" not in inspect.signature(fit).parameters:
+        raise BenchmarkError(f"this version does not train on {trial.device}; leave --device out")
+    return {"device": trial.device}
 
 
 def _frames_per_second(field: Any, cameras: Cameras) -> float:
