@@ -13,7 +13,7 @@ import torch
 from benchmarks.conditions import conditions, finish, print_table
 from crowdnerf_lab.captures.bundle import read_captures
 from crowdnerf_lab.captures.scenes import read_scene
-from crowdnerf_lab.fields.sh_grid import load_field
+from crowdnerf_lab.fields.sh_grid import SHGrid, load_field
 from crowdnerf_lab.geometry import OPAQUE, axial_depth, depth_error, mesh_of, read_depth, write_geometry
 from crowdnerf_lab.training import fit
 from crowdnerf_lab.uncertainty import gather_evidence, sparsification, uncertainty_of_view
@@ -29,6 +29,7 @@ def main() -> None:
     else:
         fitted = fit(scene, seconds=arguments.seconds, seed=arguments.seed, threads=arguments.threads)
         field, appearance = fitted.model, fitted.appearance
+        assert isinstance(field, SHGrid)
     started = time.perf_counter()
     evidence = gather_evidence(field, scene, appearance=appearance, seed=arguments.seed)
     evidence_seconds = time.perf_counter() - started

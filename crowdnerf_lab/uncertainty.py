@@ -178,12 +178,12 @@ def sparsification(uncertainty: Float[Tensor, "n"], error: Float[Tensor, "n"]) -
     """Judge an uncertainty by the true errors (>= 0) of the same pixels."""
     if len(error) < 2:
         raise ValueError(f"an order needs at least two pixels, got {len(error)}")
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     by_uncertainty, by_error = _curve(uncertainty, error), _curve(error, error)
     chance = float(error.double().mean()) - by_error.mean()
     return Sparsification(
-        spearman=float(spearmanr(uncertainty.numpy(), error.numpy()).statistic),
+        spearman=float(np.corrcoef(rankdata(uncertainty.numpy()), rankdata(error.numpy()))[0, 1]),
         ause=float((by_uncertainty - by_error).mean() / chance) if chance > 0 else math.nan,
         by_uncertainty=by_uncertainty,
         by_error=by_error,
