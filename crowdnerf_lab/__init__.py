@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crowdnerf_lab.cameras import Cameras, look_at, pinhole
     from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, read_captures, write_captures
     from crowdnerf_lab.captures.calibration import CalibrationReport, calibrate
+    from crowdnerf_lab.captures.coverage import Coverage, coverage, requests
     from crowdnerf_lab.captures.posed_formats import read_transforms
     from crowdnerf_lab.captures.scenes import read_scene
     from crowdnerf_lab.captures.screening import ScreeningReport, screen
@@ -29,22 +30,32 @@ if TYPE_CHECKING:
     from crowdnerf_lab.devices.measure import Latency, measure_latency
     from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles, read_profile
     from crowdnerf_lab.distillation import Distillation, distil
+    from crowdnerf_lab.enhanced_views import EnhancedView, enhanced_view
+    from crowdnerf_lab.fields.appearance import Appearance
     from crowdnerf_lab.fields.baked import BakedField, bake
     from crowdnerf_lab.fields.field import RadianceField
+    from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP
+    from crowdnerf_lab.fields.hash_grid import HashGrid
     from crowdnerf_lab.fields.sh_grid import SHGrid, load_field, save_field
+    from crowdnerf_lab.fit_settings import FitSettings, settings_for
+    from crowdnerf_lab.geometry import Mesh, PointCloud, mesh_of, points_of, write_geometry
     from crowdnerf_lab.light_fields.light_field import LightField
     from crowdnerf_lab.light_fields.ray_mlp import RayMLP
     from crowdnerf_lab.metrics import Quality, psnr, quality
     from crowdnerf_lab.network.ue import LocalModel, load_artefact
     from crowdnerf_lab.network.view_engine import EncodedView, ViewRequest, decode_view, render_and_encode
+    from crowdnerf_lab.pose_refinement import PoseErrors, pose_errors
     from crowdnerf_lab.presets import Preset, preset
     from crowdnerf_lab.rays import Rays
     from crowdnerf_lab.rendering import Rendered, render_view
+    from crowdnerf_lab.robustness import OutlierMaps, doubt_map
     from crowdnerf_lab.scene import Bounds, PosedScene
     from crowdnerf_lab.training import Fit, fit
+    from crowdnerf_lab.uncertainty import Uncertainty, gather_evidence, uncertainty_of_view
     from crowdnerf_lab.workbench import Workbench, open_workbench
 
 __all__ = [
+    "Appearance",
     "Artefact",
     "BakedField",
     "Bounds",
@@ -53,15 +64,24 @@ __all__ = [
     "Capability",
     "Capture",
     "CaptureSet",
+    "Coverage",
     "DeviceProfile",
     "Distillation",
     "EncodedView",
+    "EnhancedView",
     "Fit",
+    "FitSettings",
+    "FrequencyMLP",
+    "HashGrid",
     "Latency",
     "LightField",
     "LocalModel",
+    "Mesh",
     "ModelCard",
+    "OutlierMaps",
     "Photo",
+    "PointCloud",
+    "PoseErrors",
     "PosedScene",
     "Preset",
     "Quality",
@@ -73,24 +93,32 @@ __all__ = [
     "ScreeningReport",
     "Selection",
     "Target",
+    "Uncertainty",
     "ViewRequest",
     "Workbench",
     "bake",
     "calibrate",
     "concert",
+    "coverage",
     "decode_view",
     "device_profiles",
     "distil",
+    "doubt_map",
+    "enhanced_view",
     "figures",
     "fit",
     "fit_to",
+    "gather_evidence",
     "load_artefact",
     "load_field",
     "look_at",
     "measure_latency",
+    "mesh_of",
     "open_artefact",
     "open_workbench",
     "pinhole",
+    "points_of",
+    "pose_errors",
     "preset",
     "psnr",
     "quality",
@@ -100,11 +128,15 @@ __all__ = [
     "read_transforms",
     "render_and_encode",
     "render_view",
+    "requests",
     "save_field",
     "screen",
     "select",
+    "settings_for",
+    "uncertainty_of_view",
     "write_artefact",
     "write_captures",
+    "write_geometry",
 ]
 
 _MODULES = ("figures",)
@@ -112,6 +144,7 @@ _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "read_captures", "write_captures"),
     "captures.calibration": ("CalibrationReport", "calibrate"),
+    "captures.coverage": ("Coverage", "coverage", "requests"),
     "captures.posed_formats": ("read_transforms",),
     "captures.scenes": ("read_scene",),
     "captures.screening": ("ScreeningReport", "screen"),
@@ -122,19 +155,28 @@ _NAMES_OF = {
     "devices.measure": ("Latency", "measure_latency"),
     "devices.profile": ("DeviceProfile", "device_profiles", "read_profile"),
     "distillation": ("Distillation", "distil"),
+    "enhanced_views": ("EnhancedView", "enhanced_view"),
+    "fields.appearance": ("Appearance",),
     "fields.baked": ("BakedField", "bake"),
     "fields.field": ("RadianceField",),
+    "fields.frequency_mlp": ("FrequencyMLP",),
+    "fields.hash_grid": ("HashGrid",),
     "fields.sh_grid": ("SHGrid", "load_field", "save_field"),
+    "fit_settings": ("FitSettings", "settings_for"),
+    "geometry": ("Mesh", "PointCloud", "mesh_of", "points_of", "write_geometry"),
     "light_fields.light_field": ("LightField",),
     "light_fields.ray_mlp": ("RayMLP",),
     "metrics": ("Quality", "psnr", "quality"),
     "network.ue": ("LocalModel", "load_artefact"),
     "network.view_engine": ("EncodedView", "ViewRequest", "decode_view", "render_and_encode"),
+    "pose_refinement": ("PoseErrors", "pose_errors"),
     "presets": ("Preset", "preset"),
     "rays": ("Rays",),
     "rendering": ("Rendered", "render_view"),
+    "robustness": ("OutlierMaps", "doubt_map"),
     "scene": ("Bounds", "PosedScene"),
     "training": ("Fit", "fit"),
+    "uncertainty": ("Uncertainty", "gather_evidence", "uncertainty_of_view"),
     "workbench": ("Workbench", "open_workbench"),
 }
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
