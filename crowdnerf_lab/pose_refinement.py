@@ -36,9 +36,8 @@ class PoseSettings:
 
     start: fraction of the budget after which they move; before, the field is too coarse to tell. warm: fraction over
     which the rate rises from 0. rate: Adam's step size in radians of a photo's field of view, falling geometrically
-    to rate_end of itself; betas: its memories. every: training steps for one of the poses. turn_sd (radians) and
-    shift_sd (metres): how far off the initial poses may well be; pull: weight in the loss of the squared twists in
-    these units.
+    to rate_end of itself; betas: its memories. turn_sd (radians) and shift_sd (metres): how far off the initial poses
+    may well be; pull: weight in the loss of the squared twists in these units.
     """
 
     start: float = 0.05
@@ -46,7 +45,6 @@ class PoseSettings:
     rate: float = 1.5e-3
     rate_end: float = 0.05
     betas: tuple[float, float] = (0.9, 0.99)
-    every: int = 1
     turn_sd: float = math.radians(1.0)
     shift_sd: float = 0.3
     pull: float = 1e-4
