@@ -180,7 +180,7 @@ def _row(budget: float, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     def mean(name: str) -> float | None:
         values = [run[name] for run in runs if run.get(name) is not None]
-        return float(np.mean(values)) if values else None
+        return round(float(np.mean(values)), 4) if values else None
 
     return {
         "budget": budget,

@@ -141,8 +141,8 @@ def test_opensplat_is_run_for_as_many_steps_as_fit(tmp_path: Path, monkeypatch: 
     pretender(tmp_path, monkeypatch)
     scene = toy_scene(4, width=16, height=12)
     run, clock = run_opensplat(scene, seconds=0.5, threads=1, points=POINTS)
-    assert 5 < run.steps < 55
-    assert run.seconds < 1.5
+    assert 1 <= run.steps < 55
+    assert run.seconds == clock.ends[-1] > 0.009 * run.steps
     assert len(clock.ends) == run.steps
     assert [tuple(picture.shape) for picture in run.renders] == [(12, 16, 3)]
     assert f"-n {run.steps}" in run.options
