@@ -36,6 +36,8 @@ MIDTONES = (0.02, 0.97)
 """sRGB between which colours tell of the exposure."""
 BANDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Standard deviations (px) of the Gaussians between which bands of detail lie; the last keeps the rest."""
+USUAL_DOUBT = 0.25
+"""Median doubt of a photo that a good field explains; people in front cover less than half of a picture."""
 _OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.0, -0.5], [-0.25, 0.5, -0.25]], dtype=np.float32)
 """Brightness and two colour differences: noise of the colours is stronger than their detail."""
 _NOISE_ONLY = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32) / 6
@@ -60,8 +62,9 @@ class EnhancementSettings:
 @dataclass(frozen=True)
 class EnhancedView:
     """image: the photo, better, in the crowd's exposure and white balance (sRGB). field: the field from its pose.
-    doubt: see robustness.doubt_map. trust: 1 where the photo was used, 0 where the field stands in for it. log_gain:
-    the photo's exposure and white balance against the crowd's, natural log of linear light."""
+    doubt: see robustness.doubt_map, relative to the picture's usual one. trust: 1 where the photo was used, 0 where the
+    field stands in for it. log_gain: the photo's exposure and white balance against the crowd's, natural log of linear
+    light."""
 
     image: Float[Tensor, "h w 3"]
     field: Float[Tensor, "h w 3"]
@@ -170,6 +173,8 @@ def _lifted(photo: Tensor, rendered: Tensor, shoulder: float, vignette: float) -
     doubt = doubt_map(photo, exposed(dimmed, log_gain.expand(photo.shape), shoulder).clamp(0, 1))
     # A doubt that its surroundings do not share is detail that the field has not learned.
     around = torch.from_numpy(gaussian_filter(doubt.numpy(), max(doubt.shape) / 40, mode="nearest"))
+    # A field that disagrees with most of a photo is the one to doubt.
+    common = max(1.0, float(doubt.median()) / USUAL_DOUBT)
 
     def lift(taken: Tensor) -> Tensor:
         return exposed(taken, -(log_gain + dimming), shoulder).clamp(0, 1.2)
@@ -177,7 +182,7 @@ def _lifted(photo: Tensor, rendered: Tensor, shoulder: float, vignette: float) -
     slope = (lift(photo + 0.02) - lift((photo - 0.02).clamp(min=0))) / 0.04
     return _Lifted(
         photo=lift(photo),
-        doubt=torch.minimum(doubt, 1.3 * around),
+        doubt=torch.minimum(doubt, 1.3 * around) / common,
         noise=noise_variance(photo).sqrt() * slope,
         clipped=photo >= CLIPPED,
         log_gain=log_gain,
