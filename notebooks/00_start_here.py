@@ -101,7 +101,7 @@ cn.figures.image_strip(
 )
 
 # %% [markdown]
-# Two accounts: bytes for each view against bytes once. [Notebook 6](06_compare_views.ipynb) finds where they cross.
+# Two accounts: bytes for each view against bytes once. [Notebook 7](07_compare_views.ipynb) finds where they cross.
 
 # %% tags=["check"]
 flat = cn.psnr(views.truths[0].mean((0, 1)).expand_as(views.truths[0]), views.truths[0])

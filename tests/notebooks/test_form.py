@@ -18,9 +18,10 @@ EXPECTED = [
     "01_crowd_ingest",
     "02_calibrate_cameras",
     "03_train_radiance_field",
-    "04_distil_light_field",
-    "05_fit_to_devices",
-    "06_compare_views",
+    "04_in_the_wild",
+    "05_distil_light_field",
+    "06_fit_to_devices",
+    "07_compare_views",
 ]
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
 

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 4 · Distilling a light field: one pass instead of a march
+# # 5 · Distilling a light field: one pass instead of a march
 #
 # **Question.** A radiance field is asked at a hundred points along every ray. Can a small network be trained to give
 # the pixel from the ray itself, in one pass, as the neural chips of phones like it?
@@ -125,7 +125,7 @@ cn.figures.image_strip(
 # %% [markdown]
 # Two models of one scene with opposite strengths: a network of fixed, small cost a frame, and a table that keeps the
 # teacher's detail. Which of them serves a device is a matter of its chip, its memory and its link; [notebook
-# 5](05_fit_to_devices.ipynb) measures it.
+# 6](06_fit_to_devices.ipynb) measures it.
 
 # %% tags=["check"]
 naive = cn.quality(bench.renders(untrained["S"].eval()), list(views.truths))
@@ -183,4 +183,4 @@ print(f"XS {by_smaller.psnr:.1f} dB to the teacher, S {imitation.psnr:.1f} dB")
 assert by_smaller.psnr > cn.quality(bench.renders(untrained["XS"].eval()), by_teacher).psnr
 
 # %% [markdown]
-# **On to** [5 · Models that fit devices](05_fit_to_devices.ipynb).
+# **On to** [6 · Models that fit devices](06_fit_to_devices.ipynb).

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 6 · The same view, twice: from the device and from the network
+# # 7 · The same view, twice: from the device and from the network
 #
 # **Question.** A UE wants to see the stage from a new place. Is it better served by a model that it downloads once,
 # or by pictures that the network sends each time?
@@ -10,7 +10,7 @@
 # **Time.** 1 minute on two CPU cores, once the models exist.
 #
 # **Needs.** The field of [notebook 3](03_train_radiance_field.ipynb) and the artefacts of [notebook
-# 5](05_fit_to_devices.ipynb); made if missing.
+# 6](06_fit_to_devices.ipynb); made if missing.
 
 # %%
 import time
@@ -47,7 +47,7 @@ print(f"{first.media_type}, {len(first.content) / 1e3:.1f} kB; {work}")
 # %% [markdown]
 # ## Device inference
 #
-# The same view on the device, from what [notebook 5](05_fit_to_devices.ipynb) published: the laptop marches a baked
+# The same view on the device, from what [notebook 6](06_fit_to_devices.ipynb) published: the laptop marches a baked
 # field, the phone runs the student in int8. Both through the minimal UE, which has never heard of torch (S28, S69).
 
 # %%

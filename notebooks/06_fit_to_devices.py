@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 5 · Models that fit devices
+# # 6 · Models that fit devices
 #
 # **Question.** One scene, six classes of devices: glasses with half a watt, phones, a browser tab, a laptop, a
 # server. Which model should each download, and which of them should rather ask the network for pictures?
@@ -11,7 +11,7 @@
 # profile names: for any other chip they are a proxy.
 #
 # **Needs.** The field of [notebook 3](03_train_radiance_field.ipynb) and the student of [notebook
-# 4](04_distil_light_field.ipynb); made if missing.
+# 5](05_distil_light_field.ipynb); made if missing.
 
 # %%
 import shutil
@@ -170,7 +170,7 @@ cn.figures.table(
 
 # %% [markdown]
 # A device for which nothing fits is not left out of the event: it asks for views ([notebook
-# 6](06_compare_views.ipynb)). The reason names, for each model that was refused, the first limit that it breaks, and
+# 7](07_compare_views.ipynb)). The reason names, for each model that was refused, the first limit that it breaks, and
 # by how much:
 
 # %%
@@ -262,4 +262,4 @@ light = cn.select(artefacts, laptop, cn.Target(min_psnr=teacher.psnr - 1, max_by
 assert light.artefact is None or light.artefact.card.bytes <= 1_000_000
 
 # %% [markdown]
-# **On to** [6 · The same view, twice](06_compare_views.ipynb).
+# **On to** [7 · The same view, twice](07_compare_views.ipynb).
