@@ -43,7 +43,7 @@ def main() -> None:
         rendered, doubt = uncertainty_of_view(field, evidence, camera)
         found.append(torch.where(rendered.opacity > OPAQUE, axial_depth(rendered.depth, camera), 0.0))
         truths.append(read_depth(captures.path_of(depth_file)))
-        doubts.append(doubt.error.flatten())
+        doubts.append(doubt.doubt.flatten())
         errors.append((rendered.colour - scene.image(index)).square().mean(-1).sqrt().flatten())
     depth, judged = depth_error(found, truths), sparsification(torch.cat(doubts), torch.cat(errors))
     figures = {

@@ -6,9 +6,9 @@ as a Bayesian does who begins with a vague guess (inverse gamma prior, Gelman et
     variance = (p v0 + sum w e^2) / (p + sum w),
 
 with e the RMS error of a ray, w its weight in the cell, v0 the variance of knowing nothing and p how many rays that
-guess is worth. A pixel's variance is that of the cells along its ray, by their weights, and v0 for the light that
-meets nothing: what no photo told, and what the field does not know, is doubtful (Bayes' Rays, Goli et al. 2023, finds
-the same from the field's curvature; the light left over as doubt is Suenderhauf et al. 2023).
+guess is worth. A pixel's variance is that of the cells along its ray, by their weights. Light that meets nothing
+comes from beyond the scene, of which cells of directions tell in the same way. What no photo told is doubtful (Bayes'
+Rays, Goli et al. 2023, finds the same from the field's curvature).
 
 How good an uncertainty is, is told by sparsification: take away the pixels it doubts most, and the mean error of the
 rest must fall, at best as fast as if the true error had chosen (Ilg et al. 2018).
@@ -34,6 +34,10 @@ from crowdnerf_lab.rendering import RAYS_AT_ONCE, Rendered
 from crowdnerf_lab.scene import PosedScene
 
 MarchedField = SHGrid | HashGrid
+DIRECTIONS = 16
+"""Cells a side of the cube of directions."""
+SHARP = 0.02
+"""Spread of depth, as a fraction of the distance, below which a surface is as sharp as it gets."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,16 @@ class EvidenceSettings:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the training rays told each cell of the contracted cube: weight, the number of rays that ended there, and
-    squared, the sum of their squared errors (mean over colours)."""
+    """What the training rays told each cell of the contracted cube, and then each cell of directions about what lies
+    beyond: weight, the number of rays that ended there, and squared, the sum of their squared errors (mean over
+    colours)."""
 
-    weight: Float[Tensor, "c c c"]
-    squared: Float[Tensor, "c c c"]
+    weight: Float[Tensor, "cells"]
+    squared: Float[Tensor, "cells"]
     settings: EvidenceSettings
 
     @property
-    def variance(self) -> Float[Tensor, "c c c"]:
+    def variance(self) -> Float[Tensor, "cells"]:
         """Expected squared error of what lies in a cell."""
         prior = self.settings.prior_rays
         return (prior * self.settings.prior_error**2 + self.squared) / (prior + self.weight)
@@ -71,6 +76,12 @@ class Uncertainty:
     error: Float[Tensor, "*n"]
     depth: Float[Tensor, "*n"]
     evidence: Float[Tensor, "*n"]
+
+    @property
+    def doubt(self) -> Float[Tensor, "*n"]:
+        """What to rank pixels by: the geometric mean of both uncertainties, since matter at an uncertain depth moves
+        when it is seen from elsewhere, however well it explains the training photos."""
+        return (self.error * (self.depth + SHARP)).sqrt()
 
 
 @torch.no_grad()
@@ -86,7 +97,7 @@ def gather_evidence(
     settings = settings or EvidenceSettings()
     pixels = pixel_table(scene)
     cells = settings.cells
-    weight, squared = torch.zeros(cells**3), torch.zeros(cells**3)
+    weight, squared = (torch.zeros(cells**3 + DIRECTIONS**3) for _ in range(2))
     generator = np.random.default_rng(seed)
     for start in range(0, settings.rays, RAYS_AT_ONCE):
         drawn = torch.from_numpy(generator.integers(0, len(pixels), min(RAYS_AT_ONCE, settings.rays - start)))
@@ -99,11 +110,11 @@ def gather_evidence(
         truth = pixels.colour[drawn].to(torch.float32) / 255
         missed = ((colour.clamp(0, 1) - truth) ** 2).mean(-1)
         w, ray = sample_weights(composited.density * field.density_scale, samples)
-        cell = _cells_of(samples, cells)
-        weight.index_add_(0, cell, w)
-        squared.index_add_(0, cell, w * missed[ray])
-    shape = (cells, cells, cells)
-    return Evidence(weight=weight.reshape(shape), squared=squared.reshape(shape), settings=settings)
+        left = 1 - torch.zeros(len(photo)).index_add(0, ray, w)
+        cell = torch.cat([_cells_of(samples, cells), _cells_beyond(rays, cells)])
+        weight.index_add_(0, cell, torch.cat([w, left]))
+        squared.index_add_(0, cell, torch.cat([w * missed[ray], left * missed]))
+    return Evidence(weight=weight, squared=squared, settings=settings)
 
 
 @torch.no_grad()
@@ -111,18 +122,18 @@ def uncertainty_of(field: MarchedField, evidence: Evidence, rays: Rays) -> tuple
     """Rays rendered, and how far that may be trusted."""
     samples, composited = _marched(field, rays)
     w, ray = sample_weights(composited.density * field.density_scale, samples)
-    cell = _cells_of(samples, evidence.settings.cells)
+    cell, beyond = _cells_of(samples, evidence.settings.cells), _cells_beyond(rays, evidence.settings.cells)
 
     def summed(values: Float[Tensor, "n"]) -> Float[Tensor, "rays"]:
         return torch.zeros(len(rays.near)).index_add(0, ray, values)
 
     met = summed(w)
     mean_t, mean_square_t = (summed(w * samples.t_mid**power) / met.clamp(min=1e-6) for power in (1, 2))
-    variance = summed(w * evidence.variance.reshape(-1)[cell]) + (1 - met) * evidence.settings.prior_error**2
+    left, variance = 1 - met, evidence.variance
     return composited.rendered, Uncertainty(
-        error=variance.clamp(min=0).sqrt(),
+        error=(summed(w * variance[cell]) + left * variance[beyond]).clamp(min=0).sqrt(),
         depth=(mean_square_t - mean_t**2).clamp(min=0).sqrt() / mean_t.clamp(min=1e-6),
-        evidence=summed(w * evidence.weight.reshape(-1)[cell]),
+        evidence=summed(w * evidence.weight[cell]) + left * evidence.weight[beyond],
     )
 
 
@@ -206,3 +217,9 @@ def _marched(field: MarchedField, rays: Rays) -> tuple[PackedSamples, Composited
 def _cells_of(samples: PackedSamples, cells: int) -> Tensor:
     x, y, z = (samples.positions * cells).long().unbind(-1)
     return (x * cells + y) * cells + z
+
+
+def _cells_beyond(rays: Rays, cells: int) -> Tensor:
+    """Numbers of the cells of directions; they follow those of the contracted cube."""
+    x, y, z = ((rays.directions + 1) / 2 * DIRECTIONS).long().clamp(0, DIRECTIONS - 1).unbind(-1)
+    return cells**3 + (x * DIRECTIONS + y) * DIRECTIONS + z

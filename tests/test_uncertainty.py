@@ -62,7 +62,7 @@ def test_a_cell_that_no_ray_met_is_as_doubtful_as_the_prior_and_evidence_takes_o
     settings = EvidenceSettings(cells=1, prior_rays=2.0, prior_error=0.5)
 
     def variance(rays: float, error: float) -> float:
-        one = torch.ones(1, 1, 1)
+        one = torch.ones(1)
         return Evidence(weight=rays * one, squared=rays * error**2 * one, settings=settings).variance.item()
 
     assert variance(0, 0.0) == 0.25
@@ -70,8 +70,8 @@ def test_a_cell_that_no_ray_met_is_as_doubtful_as_the_prior_and_evidence_takes_o
     assert variance(1e6, 0.1) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_the_evidence_is_of_as_many_rays_as_met_something(half_seen: tuple[PosedScene, Fit], evidence: Evidence):
-    assert 0.05 * SETTINGS.rays < float(evidence.weight.sum()) <= 1.001 * SETTINGS.rays
+def test_every_ray_is_evidence_of_something(half_seen: tuple[PosedScene, Fit], evidence: Evidence):
+    assert float(evidence.weight.sum()) == pytest.approx(SETTINGS.rays, rel=1e-4)
     assert bool((evidence.squared <= evidence.weight + 1e-5).all())
 
 
@@ -84,7 +84,9 @@ def test_the_picture_is_the_one_that_is_rendered_anyway(half_seen: tuple[PosedSc
     assert float(doubt.error.max()) <= SETTINGS.prior_error + 1e-3
 
 
-def test_rays_that_meet_nothing_are_as_doubtful_as_the_prior(half_seen: tuple[PosedScene, Fit], evidence: Evidence):
+def test_rays_to_where_nobody_looked_are_as_doubtful_as_the_prior(
+    half_seen: tuple[PosedScene, Fit], evidence: Evidence
+):
     scene, result = half_seen
     rays = image_rays(scene.cameras, 0).flattened()[:4]
     away = type(rays)(
@@ -104,11 +106,11 @@ def test_doubt_orders_the_errors_of_held_out_views(half_seen: tuple[PosedScene, 
     doubts, errors = [], []
     for index in scene.held_out.tolist():
         picture, doubt = uncertainty_of_view(result.model, evidence, scene.cameras, index)
-        doubts.append(doubt.error.flatten())
+        doubts.append(doubt.doubt.flatten())
         errors.append((picture.colour - scene.image(index)).square().mean(-1).sqrt().flatten())
     judged = sparsification(torch.cat(doubts), torch.cat(errors))
-    assert judged.spearman > 0.3
-    assert judged.ause < 0.7
+    assert judged.spearman > 0.15
+    assert judged.ause < 0.85
 
 
 def test_the_true_error_is_a_perfect_order_and_chance_is_none():
