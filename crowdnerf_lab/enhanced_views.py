@@ -10,7 +10,7 @@ stays. Photos that look where the field has nothing to show (the screening's "di
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ from crowdnerf_lab.scene import PosedScene
 if TYPE_CHECKING:
     from crowdnerf_lab.fields.field import RadianceField
 
-Plane = NDArray[np.float32]
+Plane = NDArray[Any]
+"""Numbers at every pixel, [h w] or [h w c]."""
 CLIPPED = 0.97
 """sRGB from which a colour says only "at least this bright"."""
 MIDTONES = (0.02, 0.97)
@@ -137,8 +138,8 @@ def noise_variance(photo: Float[Tensor, "h w 3"], *, quiet: float = 0.3) -> Floa
     """Variance of a photo's noise at every pixel, sRGB: for each level of brightness the `quiet` quantile of the
     energy of its finest detail (flat places show noise alone)."""
     picture = photo.numpy()
-    energy = uniform_filter(convolve(picture, _NOISE_ONLY[..., None], mode="nearest") ** 2, (9, 9, 1))
-    level = uniform_filter(picture, (9, 9, 1))
+    energy = uniform_filter(convolve(picture, _NOISE_ONLY[..., None], mode="nearest") ** 2, 9, axes=(0, 1))
+    level = uniform_filter(picture, 9, axes=(0, 1))
     channels = [_of_level(energy[..., channel], level[..., channel], quiet) for channel in range(3)]
     # A running mean in float32 may end a little below zero.
     return torch.from_numpy(np.stack(channels, axis=-1).astype(np.float32)).clamp(min=0)
@@ -248,9 +249,10 @@ def _fused(lifted: _Lifted, field: Tensor, doubt: Tensor, settings: EnhancementS
 
 def _of_people(doubt: Tensor, settings: EnhancementSettings) -> Tensor:
     """The doubt in patches large enough to be somebody in front; 0 in smaller ones."""
-    patches, count = label(doubt.numpy() > settings.doubt_from)
+    patches = np.zeros(doubt.shape, dtype=np.int32)
+    label(doubt.numpy() > settings.doubt_from, output=patches)
     certain = doubt.numpy() > (settings.doubt_from + settings.doubt_to) / 2
-    areas = np.bincount(patches[certain], minlength=count + 1)
+    areas = np.bincount(patches[certain], minlength=int(patches.max()) + 1)
     large = areas >= settings.smallest * doubt.numel()
     large[0] = True
     return torch.where(torch.from_numpy(large[patches]), doubt, 0.0)

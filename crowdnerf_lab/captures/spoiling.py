@@ -54,7 +54,7 @@ def with_bad_captures(scene: PosedScene, *, fraction: float = 0.3, seed: int = 0
     chosen = generator.permutation(owners)[: round(fraction * len(owners))].tolist()
     ways = get_args(Fault)
     fault_of: dict[int, Fault] = {owner: ways[place % len(ways)] for place, owner in enumerate(chosen)}
-    faults = {
+    faults: dict[int, Fault] = {
         row: fault_of[owner] for row in scene.train.tolist() if (owner := int(scene.capture_of_image[row])) in fault_of
     }
     images = list(scene.images)
@@ -101,10 +101,10 @@ def _streak(length: int, angle: float) -> np.ndarray:
     """Kernel [k k 1] of motion along a line of `length` px."""
     reach = np.linspace(-length / 2, length / 2, 8 * length)
     half = length // 2 + 1
-    kernel = np.zeros((2 * half + 1, 2 * half + 1, 1), dtype=np.float32)
+    side = 2 * half + 1
     columns, rows = (np.rint(reach * turn).astype(int) + half for turn in (math.cos(angle), math.sin(angle)))
-    np.add.at(kernel, (rows, columns, 0), 1)
-    return kernel / kernel.sum()
+    kernel = np.bincount(rows * side + columns, minlength=side * side).reshape(side, side, 1)
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
 def _head_and_shoulders(height: int, width: int, *, middle: float) -> Tensor:
