@@ -67,7 +67,14 @@ def settings_for(quality: Quality, *, seconds: float | None = None) -> FitSettin
     if quality == "fast" or (quality == "best" and (seconds or math.inf) < CROSSOVER_SECONDS):
         return FitSettings()
     if quality == "best":
-        return FitSettings(shape=HashGridShape(), rate=0.01)
+        return FitSettings(
+            shape=HashGridShape(),
+            stages=(Stage(0, 64, 4), Stage(100, 64, 6), Stage(200, 64, 8)),
+            samples_per_step=8192,
+            rate=0.02,
+            rate_end=0.05,
+            distortion=0.005,
+        )
     if quality == "vanilla":
         return FitSettings(
             shape=FrequencyMLPShape(), stages=(Stage(0, 64, 1),), rate=5e-4, rate_end=0.1, samples_per_step=65536

@@ -4,14 +4,14 @@ On CPU they run numba (`kernels.hash_cpu`); on other devices the plain torch bel
 the kernels against. The gradient by the table comes as sparse lines, like that of `nn.Embedding(sparse=True)`.
 """
 
-import threading
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from crowdnerf_lab.kernels import hash_cpu
+from crowdnerf_lab.kernels.reference import summed_before
+from crowdnerf_lab.kernels.scratch import array_of, row_sums
 
 LINE, FEATURES = hash_cpu.LINE, hash_cpu.FEATURES
 LOG_DENSITY_MAX, OPAQUE = float(hash_cpu.LOG_DENSITY_MAX), float(hash_cpu.OPAQUE)
@@ -61,7 +61,7 @@ def weights_reference(
 ) -> Float[Tensor, "n"]:
     """Weight w_i = T_i (1 - exp(-sigma_i dt_i)) of every sample in its ray's pixel; -1 where the ray had ended."""
     optical = torch.exp(log_density.clamp(max=LOG_DENSITY_MAX)) * t_step * density_scale
-    reached = torch.exp(-_summed_before(optical, offsets, rays_of_samples(offsets)))
+    reached = torch.exp(-summed_before(optical, offsets, rays_of_samples(offsets)))
     return torch.where(reached >= OPAQUE, reached * (1 - torch.exp(-optical)), -1)
 
 
@@ -82,22 +82,13 @@ def composite_reference(
     ray = rays_of_samples(offsets)
     weights = weights_reference(log_density, offsets, t_step, density_scale)
     w, s = torch.where(weights >= 0, weights, 0), torch.log(t_mid)
-    before, moment_before = _summed_before(w, offsets, ray), _summed_before(w * s, offsets, ray)
+    before, moment_before = summed_before(w, offsets, ray), summed_before(w * s, offsets, ray)
     distortion = w * (2 * (s * before - moment_before) + w / 3 * t_step / t_mid)
     ones = torch.ones_like(t_mid)
     sums = torch.cat([torch.cat([values, t_mid[:, None], ones[:, None]], -1) * w[:, None], distortion[:, None]], -1)
     out = torch.zeros(len(offsets) - 1, sums.shape[1], dtype=sums.dtype, device=sums.device).index_add(0, ray, sums)
     density = torch.exp(log_density.clamp(max=LOG_DENSITY_MAX))
     return out, torch.where(weights >= 0, density, -1)
-
-
-def _summed_before(
-    values: Float[Tensor, "n"], offsets: Int[Tensor, "edges"], ray: Int[Tensor, "n"]
-) -> Float[Tensor, "n"]:
-    """Sum of the values of a sample's own ray that come before it."""
-    before = torch.cumsum(values.double(), 0) - values
-    first = torch.cat([before, before.new_zeros(1)])[offsets[:-1]]
-    return (before - first[ray]).to(values.dtype)
 
 
 @torch.library.custom_op("crowdnerf_lab::hash_encode", mutates_args=())
@@ -110,7 +101,7 @@ def encode(positions: Tensor, table: Tensor, lines: int, resolutions: list[int])
 @encode.register_kernel("cpu")
 def _(positions: Tensor, table: Tensor, lines: int, resolutions: list[int]) -> Tensor:
     encoded = np.empty((len(positions), FEATURES * len(resolutions)), np.float32)
-    hash_cpu.encode(_array(positions), _array(table), lines, np.array(resolutions, np.int64), encoded)
+    hash_cpu.encode(array_of(positions), array_of(table), lines, np.array(resolutions, np.int64), encoded)
     return torch.from_numpy(encoded)
 
 
@@ -140,7 +131,7 @@ encode.register_autograd(_encode_backward, setup_context=_save_encode)
 def _slopes(positions: Tensor, grad_encoded: Tensor, table: Tensor, lines: int, resolutions: list[int]) -> Tensor:
     slopes = np.empty((len(positions), 3), np.float32)
     hash_cpu.slopes(
-        _array(positions), _array(grad_encoded), _array(table), lines, np.array(resolutions, np.int64), slopes
+        array_of(positions), array_of(grad_encoded), array_of(table), lines, np.array(resolutions, np.int64), slopes
     )
     return torch.from_numpy(slopes)
 
@@ -149,11 +140,11 @@ def _line_gradient(
     positions: Tensor, grad_encoded: Tensor, table: Tensor, lines: int, resolutions: list[int]
 ) -> Tensor:
     levels = len(resolutions)
-    work = _workspace(levels, min(8 * len(positions), lines), levels * lines)
+    work = row_sums(levels, min(8 * len(positions), lines), levels * lines, LINE)
     counts = np.empty(levels, np.int64)
     hash_cpu.scatter(
-        _array(positions),
-        _array(grad_encoded),
+        array_of(positions),
+        array_of(grad_encoded),
         lines,
         np.array(resolutions, np.int64),
         work.slots,
@@ -181,7 +172,7 @@ def weigh(
     if log_density.device.type != "cpu":
         return weights_reference(log_density, offsets, t_step, density_scale)
     weights = np.empty(len(log_density), np.float32)
-    hash_cpu.weigh(_array(log_density), _array(offsets), _array(t_step), np.float32(density_scale), weights)
+    hash_cpu.weigh(array_of(log_density), array_of(offsets), array_of(t_step), np.float32(density_scale), weights)
     return torch.from_numpy(weights)
 
 
@@ -206,11 +197,11 @@ def _(
     out = np.empty((len(offsets) - 1, channels + 3), np.float32)
     saved, density = np.empty((n, 3), np.float32), np.empty(n, np.float32)
     hash_cpu.composite_forward(
-        _array(log_density),
-        _array(values),
-        _array(offsets),
-        _array(t_mid),
-        _array(t_step),
+        array_of(log_density),
+        array_of(values),
+        array_of(offsets),
+        array_of(t_mid),
+        array_of(t_step),
         np.float32(density_scale),
         out,
         saved,
@@ -234,14 +225,14 @@ def _composite_backward(ctx, grad_out, grad_density, _grad_saved):
         return *torch.autograd.grad(outputs, leaves, (grad_out, grad_density)), None, None, None, None
     grad_log_density, grad_values = np.empty(len(values), np.float32), np.empty(values.shape, np.float32)
     hash_cpu.composite_backward(
-        _array(log_density),
-        _array(values),
-        _array(offsets),
-        _array(t_mid),
-        _array(t_step),
-        _array(saved),
-        _array(grad_out),
-        _array(grad_density),
+        array_of(log_density),
+        array_of(values),
+        array_of(offsets),
+        array_of(t_mid),
+        array_of(t_step),
+        array_of(saved),
+        array_of(grad_out),
+        array_of(grad_density),
         grad_log_density,
         grad_values,
     )
@@ -249,29 +240,3 @@ def _composite_backward(ctx, grad_out, grad_density, _grad_saved):
 
 
 composite.register_autograd(_composite_backward, setup_context=_save_composite)
-
-
-class _Workspace:
-    """Scratch memory of `scatter`, kept between steps: allocating it anew costs more than filling it."""
-
-    def __init__(self, levels: int, capacity: int, lines: int) -> None:
-        self.slots = np.full(lines, -1, np.int32)
-        self.index = np.empty((levels, capacity), np.int64)
-        self.values = np.empty((levels, capacity, LINE), np.float32)
-
-    def fits(self, levels: int, capacity: int, lines: int) -> bool:
-        return self.index.shape[0] >= levels and self.index.shape[1] >= capacity and len(self.slots) >= lines
-
-
-_kept = threading.local()
-
-
-def _workspace(levels: int, capacity: int, lines: int) -> _Workspace:
-    work: _Workspace | None = getattr(_kept, "workspace", None)
-    if work is None or not work.fits(levels, capacity, lines):
-        work = _kept.workspace = _Workspace(levels, capacity + capacity // 4, lines)
-    return work
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()

@@ -5,13 +5,12 @@ is that of its outputs, with respect to the table, and comes as sparse rows, lik
 a step touches a few per cent of the table.
 """
 
-import threading
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from crowdnerf_lab.kernels import cpu, reference
+from crowdnerf_lab.kernels.scratch import array_of, row_sums
 
 
 @torch.library.custom_op("crowdnerf_lab::march", mutates_args=())
@@ -71,21 +70,21 @@ def _(
     refine: int,
     finest: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    o, d = _array(origins), _array(directions)
-    box = _array(centre), 1 / _array(half_size)
+    o, d = array_of(origins), array_of(directions)
+    box = array_of(centre), 1 / array_of(half_size)
     t_kept = np.empty((len(o), steps + refine), np.float32)
     dt_kept = np.empty_like(t_kept)
     counts = cpu.march(
         o,
         d,
-        _array(near),
-        _array(far),
-        _array(jitter),
+        array_of(near),
+        array_of(far),
+        array_of(jitter),
         np.float32(ratio),
         steps,
         *box,
-        _array(occupied).reshape(-1),
-        _array(density_of_cell).reshape(-1),
+        array_of(occupied).reshape(-1),
+        array_of(density_of_cell).reshape(-1),
         occupied.shape[0],
         np.float32(density_scale),
         np.float32(refine),
@@ -148,12 +147,12 @@ def _(
         np.empty(n, np.float32),
     )
     cpu.composite_forward(
-        _array(directions),
-        _array(offsets),
-        _array(positions),
-        _array(t_mid),
-        _array(t_step),
-        _array(table),
+        array_of(directions),
+        array_of(offsets),
+        array_of(positions),
+        array_of(t_mid),
+        array_of(t_step),
+        array_of(table),
         rows,
         np.array(resolutions, np.int64),
         np.float32(density_scale),
@@ -179,18 +178,18 @@ def _sample_gradients(
     """What `cpu.composite_backward` finds for every sample [n, 8], thinned out by roulette."""
     grad_samples = np.empty((len(positions), 8), np.float32)
     cpu.composite_backward(
-        _array(directions),
-        _array(offsets),
-        _array(t_mid),
-        _array(t_step),
-        _array(saved),
-        _array(density),
-        _array(grad_out),
-        _array(grad_density),
+        array_of(directions),
+        array_of(offsets),
+        array_of(t_mid),
+        array_of(t_step),
+        array_of(saved),
+        array_of(density),
+        array_of(grad_out),
+        array_of(grad_density),
         grad_samples,
     )
     if roulette > 0:
-        cpu.roulette(grad_samples, _array(positions), roulette)
+        cpu.roulette(grad_samples, array_of(positions), roulette)
     return grad_samples
 
 
@@ -199,12 +198,12 @@ def _row_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Rows of the table (level * rows + row) that `composite` used on CPU, and the gradient of each [n, 16]."""
     n, tasks = len(positions), 2 * len(resolutions)
-    work = _workspace(tasks, 4 * n, len(resolutions) * rows)
+    work = row_sums(tasks, 4 * n, len(resolutions) * rows, cpu.ROW)
     counts = np.empty(tasks, np.int64)
     cpu.scatter(
         np.array(resolutions, np.int64),
         rows,
-        _array(positions),
+        array_of(positions),
         grad_samples,
         work.slots,
         work.index,
@@ -229,12 +228,12 @@ def _ray_gradients(
     """Gradients by positions [n, 3] and directions [rays, 3] on CPU."""
     by_position, by_direction = np.empty(positions.shape, np.float32), np.empty(directions.shape, np.float32)
     cpu.ray_gradients(
-        _array(table),
+        array_of(table),
         rows,
         np.array(resolutions, np.int64),
-        _array(directions),
-        _array(offsets),
-        _array(positions),
+        array_of(directions),
+        array_of(offsets),
+        array_of(positions),
         grad_samples,
         by_position,
         by_direction,
@@ -295,29 +294,3 @@ def _backward(ctx, grad_out, grad_density, _grad_saved):
 
 
 composite.register_autograd(_backward, setup_context=_save_for_backward)
-
-
-class _Workspace:
-    """Scratch memory of `scatter`, kept between steps: allocating it anew costs more than filling it."""
-
-    def __init__(self, tasks: int, capacity: int, rows: int) -> None:
-        self.slots = np.full(rows, -1, np.int32)
-        self.index = np.empty((tasks, capacity), np.int64)
-        self.values = np.empty((tasks, capacity, cpu.ROW), np.float32)
-
-    def fits(self, tasks: int, capacity: int, rows: int) -> bool:
-        return self.index.shape[0] >= tasks and self.index.shape[1] >= capacity and len(self.slots) >= rows
-
-
-_kept = threading.local()
-
-
-def _workspace(tasks: int, capacity: int, rows: int) -> _Workspace:
-    work: _Workspace | None = getattr(_kept, "workspace", None)
-    if work is None or not work.fits(tasks, capacity, rows):
-        work = _kept.workspace = _Workspace(tasks, capacity + capacity // 4, rows)
-    return work
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()

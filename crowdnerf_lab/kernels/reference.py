@@ -155,12 +155,12 @@ def composite(
     found = look_up(table, rows, resolutions, positions)
     density = density_of(found)
     optical = density * t_step * density_scale
-    reached = torch.exp(-_summed_before(optical, offsets, ray))
+    reached = torch.exp(-summed_before(optical, offsets, ray))
     lit = reached >= OPAQUE
     w = torch.where(lit, reached * (1 - torch.exp(-optical)), 0)
     s = torch.log(t_mid)
     distortion = w * (
-        2 * (s * _summed_before(w, offsets, ray) - _summed_before(w * s, offsets, ray)) + w / 3 * t_step / t_mid
+        2 * (s * summed_before(w, offsets, ray) - summed_before(w * s, offsets, ray)) + w / 3 * t_step / t_mid
     )
     ones = torch.ones_like(t_mid)
     values = torch.cat([colour_of(found, directions[ray]), torch.stack([t_mid, ones], dim=-1)], dim=-1) * w[:, None]
@@ -169,7 +169,7 @@ def composite(
     return summed, torch.where(lit, density, -1)
 
 
-def _summed_before(
+def summed_before(
     values: Float[Tensor, "n"], offsets: Int[Tensor, "edges"], ray: Int[Tensor, "n"]
 ) -> Float[Tensor, "n"]:
     """Sum of the values of a sample's own ray that come before it."""
