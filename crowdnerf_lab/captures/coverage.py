@@ -3,7 +3,8 @@
 A photo shows a cell when the cell's centre lies in its picture and no matter lies before it. Matter is the field's:
 its depth along a coarse grid of each photo's rays serves as a shadow map (Williams 1978), so the cost is that of
 rendering small pictures. Views to ask for are chosen one after the other, each for what the photos and the views
-before it leave open (next best view; Connolly 1985).
+before it leave open (next best view; Connolly 1985). Only the frontier counts (Yamauchi 1997): what borders on air
+that photos show; the insides of things and the ground are no gaps.
 """
 
 import math
@@ -68,13 +69,19 @@ class Coverage:
         return self.photos == 0
 
     @property
+    def frontier(self) -> Bool[Tensor, "x y z"]:
+        """Cells that border on air that photos show."""
+        air = ((self.photos > 0) & ~self.matter).float()
+        return torch.nn.functional.max_pool3d(air[None, None], 3, stride=1, padding=1)[0, 0] > 0
+
+    @property
     def need(self) -> Float[Tensor, "x y z"]:
-        """What is missing of a cell, in [0, 1]: 1 where no photo shows it, 0 where enough show it from enough sides, or
-        where it is empty and seen."""
+        """What is missing of a cell, in [0, 1]: 1 at the frontier where no photo shows it; 0 where enough photos show
+        it from enough sides, where it is seen to be empty, and away from the frontier."""
         enough = (self.photos / self.settings.photos).clamp(max=1) * (self.spread / self.settings.spread).clamp(max=1)
         # A single view has no spread and yet tells something.
         told = torch.maximum(enough, 0.5 * (self.photos / self.settings.photos).clamp(max=1))
-        return torch.where(self.matter | self.unseen, 1 - told, 0.0)
+        return torch.where((self.matter | self.unseen) & self.frontier, 1 - told, 0.0)
 
 
 @dataclass(frozen=True)

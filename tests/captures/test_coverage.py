@@ -77,15 +77,18 @@ def test_the_spread_is_the_angle_between_the_directions():
 
 def test_need_falls_with_photos_and_with_their_spread():
     def need(photos: int, spread: float) -> float:
-        one = torch.ones(1, 1, 1)
-        return Coverage(
-            photos=(photos * one).long(),
-            spread=spread * one,
-            matter=one.bool(),
-            low=torch.zeros(3),
-            size=torch.ones(3),
-            settings=CoverageSettings(photos=3, spread=0.1),
-        ).need.item()
+        return (
+            Coverage(
+                photos=torch.tensor([[[photos, 9]]]),
+                spread=torch.tensor([[[spread, 1.0]]]),
+                matter=torch.tensor([[[True, False]]]),
+                low=torch.zeros(3),
+                size=torch.ones(3),
+                settings=CoverageSettings(photos=3, spread=0.1),
+            )
+            .need[0, 0, 0]
+            .item()
+        )
 
     values = [need(0, 0.0), need(1, 0.0), need(3, 0.01), need(3, 0.06), need(3, 0.1)]
     assert values == sorted(values, reverse=True)
@@ -114,6 +117,20 @@ def test_nothing_is_asked_for_when_all_is_seen():
     complete = replace(covered, photos=torch.full_like(covered.photos, 9), spread=torch.ones_like(covered.spread))
     assert requests(field, scene, complete, standpoints=toy_cameras(4).positions) == ()
     assert requests(field, scene, covered, standpoints=torch.zeros(0, 3)) == ()
+
+
+def test_what_does_not_border_on_air_that_is_seen_is_no_gap():
+    photos = torch.zeros(1, 1, 5, dtype=torch.int64)
+    photos[..., 3:] = 9
+    covered = Coverage(
+        photos=photos,
+        spread=torch.ones(1, 1, 5),
+        matter=torch.tensor([[[False, True, True, False, False]]]),
+        low=torch.zeros(3),
+        size=torch.ones(3),
+        settings=CoverageSettings(),
+    )
+    assert covered.need.flatten().tolist() == [0, 0, 1, 0, 0]
 
 
 def test_standpoints_are_among_the_crowd():
