@@ -5,6 +5,7 @@ sampling; poses are taken as given. Writes PROJECT/renders.npz and PROJECT/repor
 """
 
 import json
+import re
 import resource
 import sys
 import time
@@ -16,12 +17,13 @@ import numpy as np
 
 RAYS = 1024
 """Rays a step: nerfacto's 4096 are made for GPUs and give less in the same time on a CPU."""
+MOST_OPERATORS = 20
 RATE, RATE_END, RATE_STEPS = 1e-2, 1e-4, 200_000
 
 
 def main(project: Path, seconds: float, threads: int, seed: int) -> None:
     torch = import_module("torch")
-    _declare_missing_operator(torch)
+    _declare_missing_operators(torch)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     document = json.loads((project / "transforms.json").read_text())
@@ -54,16 +56,21 @@ def main(project: Path, seconds: float, threads: int, seed: int) -> None:
     (project / "report.json").write_text(json.dumps({"seconds": spent, "steps": steps, "peak_mb": round(peak)}))
 
 
-def _declare_missing_operator(torch: Any) -> None:
-    """torchvision's wheel for another build of torch stops at an operator that is not there; nobody here calls it."""
-    try:
-        import_module("torchvision")
-    except RuntimeError:
+def _declare_missing_operators(torch: Any) -> None:
+    """torchvision's wheel for another build of torch stops at operators that are not there; nobody here calls them."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    globals()["_library"] = library  # what is declared lasts as long as this
+    for _ in range(MOST_OPERATORS):
+        try:
+            import_module("torchvision")
+            return
+        except RuntimeError as error:
+            missing = re.search(r"torchvision::(\w+) does not exist", str(error))
+            if missing is None:
+                raise
+            library.define(f"{missing[1]}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        globals()["_library"] = library
 
 
 def _cameras(torch: Any, train: list[dict], judged: list[dict]) -> tuple[Any, Any]:
@@ -98,7 +105,10 @@ def _images(project: Path, frames: list[dict]) -> list[np.ndarray]:
 
 
 def _model(photos: int) -> Any:
-    nerfacto = import_module("nerfstudio.models.nerfacto")
+    nerfacto: Any = import_module("nerfstudio.models.nerfacto")
+    metrics: Any = import_module("torchmetrics.image.lpip")
+    # Its own metric would download weights; ours are taken afterwards.
+    metrics.LearnedPerceptualImagePatchSimilarity = lambda **_: import_module("torch").nn.Identity()
     optimizer = import_module("nerfstudio.cameras.camera_optimizers").CameraOptimizerConfig(mode="off")
     box = import_module("nerfstudio.data.scene_box").SceneBox(
         aabb=import_module("torch").tensor([[-1.0] * 3, [1.0] * 3])

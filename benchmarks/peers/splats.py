@@ -22,8 +22,8 @@ MOST_ALPHA = 0.999
 LEAST_ALPHA = 1 / 255
 SIGMAS = 3.0
 """A splat ends at so many standard deviations along its longer axis."""
-NEAREST = 0.01
-"""Depth below which a Gaussian is not drawn, in the trainer's own unit."""
+NEAREST = 1e-6
+"""Depth below which a Gaussian is not drawn."""
 MARGIN = 1.3
 """The Jacobian is taken at most this far out, in half fields of view."""
 
@@ -86,15 +86,20 @@ def read_splats(path: Path) -> Splats:
 
 
 def render_splats(
-    splats: Splats, cameras: Cameras, index: int, *, background: tuple[float, float, float], nearest: float = NEAREST
+    splats: Splats,
+    cameras: Cameras,
+    index: int,
+    *,
+    background: tuple[float, float, float],
+    keys: Float[np.ndarray, "n"] | None = None,
 ) -> Float[Tensor, "h w 3"]:
-    """The picture of one camera with an ideal lens, in [0, 1]."""
+    """The picture of one camera with an ideal lens, in [0, 1]. keys: what to sort by, ascending, in place of depth."""
     pose = cameras.camera_to_world[index].double().numpy()
     width, height = int(cameras.width[index]), int(cameras.height[index])
     focal, middle = cameras.focal[index].double().numpy(), cameras.centre[index].double().numpy()
     local = (splats.centres - pose[:, 3]) @ pose[:, :3]
-    seen = local[:, 2] > nearest
-    order = np.flatnonzero(seen)[np.argsort(local[seen, 2], kind="stable")]
+    seen = local[:, 2] > NEAREST
+    order = np.flatnonzero(seen)[np.argsort((local[:, 2] if keys is None else keys)[seen], kind="stable")]
     local, offset = local[order], splats.centres[order] - pose[:, 3]
     directions = offset / np.linalg.norm(offset, axis=-1, keepdims=True)
     colours = np.maximum(_colours(splats.harmonics[order], directions), 0)

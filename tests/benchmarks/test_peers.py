@@ -97,8 +97,10 @@ def test_the_nearer_splat_hides_the_other(tmp_path: Path) -> None:
     white = {f"f_dc_{i}": 0.5 / C0 for i in range(3)}
     black = {f"f_dc_{i}": -0.5 / C0 for i in range(3)}
     rows = [{"y": 1.0, **white, **common}, {"y": -1.0, **black, **common}]
-    picture = render_splats(read_splats(splat_ply(tmp_path / "two.ply", rows)), cameras, 0, background=(0.0, 0.0, 0.0))
-    assert picture[10, 10].max() < 0.01
+    splats = read_splats(splat_ply(tmp_path / "two.ply", rows))
+    assert render_splats(splats, cameras, 0, background=(0.0, 0.0, 0.0))[10, 10].max() < 0.01
+    turned = render_splats(splats, cameras, 0, background=(0.0, 0.0, 0.0), keys=-splats.centres[:, 1])
+    assert turned[10, 10].min() > 0.9
 
 
 def test_a_broken_ply_is_named(tmp_path: Path) -> None:
