@@ -18,7 +18,7 @@ from crowdnerf_lab.devices.fitting import fit_to, reference_of
 from crowdnerf_lab.devices.measure import pooled_psnr
 from crowdnerf_lab.devices.profile import device_profiles
 from crowdnerf_lab.distillation import distil
-from crowdnerf_lab.fields.sh_grid import load_field
+from crowdnerf_lab.fields.storage import load_field, sh_grid_of
 from crowdnerf_lab.presets import preset
 from crowdnerf_lab.training import fit
 
@@ -29,9 +29,10 @@ def main() -> None:
     sizes = preset(arguments.preset)
     scene = read_scene(arguments.scene, downscale=sizes.photo_downscale)
     if arguments.field is not None:
-        field = load_field(arguments.field)
+        field = sh_grid_of(load_field(arguments.field), arguments.field)
     else:
-        field = fit(scene, seconds=sizes.fit_seconds, seed=arguments.seed, threads=arguments.threads).model
+        trained = fit(scene, seconds=sizes.fit_seconds, seed=arguments.seed, threads=arguments.threads).model
+        field = sh_grid_of(trained, scene.name)
     distillation = distil(
         field,
         scene,

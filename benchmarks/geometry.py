@@ -13,7 +13,7 @@ import torch
 from benchmarks.conditions import conditions, finish, print_table
 from crowdnerf_lab.captures.bundle import read_captures
 from crowdnerf_lab.captures.scenes import read_scene
-from crowdnerf_lab.fields.sh_grid import SHGrid, load_field
+from crowdnerf_lab.fields.storage import load_field, sh_grid_of
 from crowdnerf_lab.geometry import OPAQUE, axial_depth, depth_error, mesh_of, read_depth, write_geometry
 from crowdnerf_lab.training import fit
 from crowdnerf_lab.uncertainty import gather_evidence, sparsification, uncertainty_of_view
@@ -25,11 +25,10 @@ def main() -> None:
     scene = read_scene(arguments.scene, photos=arguments.photos)
     appearance = None
     if arguments.field is not None:
-        field = load_field(arguments.field)
+        field = sh_grid_of(load_field(arguments.field), arguments.field)
     else:
         fitted = fit(scene, seconds=arguments.seconds, seed=arguments.seed, threads=arguments.threads)
-        field, appearance = fitted.model, fitted.appearance
-        assert isinstance(field, SHGrid)
+        field, appearance = sh_grid_of(fitted.model, scene.name), fitted.appearance
     started = time.perf_counter()
     evidence = gather_evidence(field, scene, appearance=appearance, seed=arguments.seed)
     evidence_seconds = time.perf_counter() - started

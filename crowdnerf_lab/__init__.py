@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from crowdnerf_lab.fields.field import RadianceField
     from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP
     from crowdnerf_lab.fields.hash_grid import HashGrid
-    from crowdnerf_lab.fields.sh_grid import SHGrid, load_field, save_field
+    from crowdnerf_lab.fields.sh_grid import SHGrid
+    from crowdnerf_lab.fields.storage import load_field, save_field
     from crowdnerf_lab.fit_settings import FitSettings, settings_for
     from crowdnerf_lab.geometry import Mesh, PointCloud, mesh_of, points_of, write_geometry
     from crowdnerf_lab.light_fields.light_field import LightField
@@ -161,7 +162,8 @@ _NAMES_OF = {
     "fields.field": ("RadianceField",),
     "fields.frequency_mlp": ("FrequencyMLP",),
     "fields.hash_grid": ("HashGrid",),
-    "fields.sh_grid": ("SHGrid", "load_field", "save_field"),
+    "fields.sh_grid": ("SHGrid",),
+    "fields.storage": ("load_field", "save_field"),
     "fit_settings": ("FitSettings", "settings_for"),
     "geometry": ("Mesh", "PointCloud", "mesh_of", "points_of", "write_geometry"),
     "light_fields.light_field": ("LightField",),

@@ -13,11 +13,15 @@ from crowdnerf_lab.pose_refinement import PoseSettings
 from crowdnerf_lab.robustness import RobustSettings
 
 Quality = Literal["fast", "best", "vanilla"]
-"""fast: the SH grid. best: what reaches most within the budget, the hash grid from CROSSOVER_SECONDS on. vanilla: the
-NeRF of 2020, to compare with."""
+"""fast: the SH grid. best: what reaches most within the budget, by the rules below. vanilla: the NeRF of 2020, to
+compare with."""
 
-CROSSOVER_SECONDS = 60.0
-"""Seconds of training on two CPU cores from which on the hash grid is ahead of the SH grid."""
+HASH_SECONDS_PER_MEGAPIXEL = 80.0
+"""Seconds of training on two CPU cores for each million training pixels from which on the hash grid is chosen: it wins
+when it has met every pixel often (`benchmarks.train`: on 1.4 million pixels before 100 s, on 10 million not within
+600 s)."""
+LARGE_SECONDS = 100.0
+"""Seconds of training from which on a larger SH grid pays."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,40 @@ class FitSettings:
     poses: PoseSettings = field(default_factory=PoseSettings)
 
 
-def settings_for(quality: Quality, *, seconds: float | None = None) -> FitSettings:
-    """The settings behind a quality. seconds: the budget, if it is one of time. Raises ValueError for another name."""
-    if quality == "fast" or (quality == "best" and (seconds or math.inf) < CROSSOVER_SECONDS):
-        return FitSettings()
-    if quality == "best":
-        return FitSettings(
-            shape=HashGridShape(),
-            stages=(Stage(0, 64, 4), Stage(100, 64, 6), Stage(200, 64, 8)),
-            samples_per_step=8192,
-            rate=0.02,
-            rate_end=0.05,
-            distortion=0.005,
-        )
+def settings_for(quality: Quality, *, seconds: float | None = None, pixels: int = 0) -> FitSettings:
+    """The settings behind a quality, for a budget of `seconds` (None: not one of time) and so many training pixels."""
+    budget = math.inf if seconds is None else seconds
     if quality == "vanilla":
         return FitSettings(
             shape=FrequencyMLPShape(), stages=(Stage(0, 64, 1),), rate=5e-4, rate_end=0.1, samples_per_step=65536
         )
-    raise ValueError(f"there is no quality {quality!r}; choose fast, best or vanilla")
+    if quality == "best" and budget >= HASH_SECONDS_PER_MEGAPIXEL * pixels / 1e6:
+        return hash_grid_settings()
+    if quality == "best" and budget >= LARGE_SECONDS:
+        return large_settings()
+    return FitSettings()
+
+
+def hash_grid_settings() -> FitSettings:
+    """A hash grid; its networks want all levels early and less samples a step."""
+    return FitSettings(
+        shape=HashGridShape(),
+        stages=(Stage(0, 64, 4), Stage(100, 64, 6), Stage(200, 64, 8)),
+        samples_per_step=8192,
+        rate=0.02,
+        rate_end=0.05,
+        distortion=0.005,
+    )
+
+
+def large_settings() -> FitSettings:
+    """An SH grid with a sixth level and twice the rows: 1.7 GB while training."""
+    fast = FitSettings()
+    return FitSettings(
+        shape=SHGridShape(resolutions=(32, 64, 128, 256, 512, 1024), log2_rows=20),
+        stages=(*fast.stages, Stage(3000, 128, 6)),
+        samples_per_step=20000,
+    )
 
 
 def without_each(settings: FitSettings) -> dict[str, FitSettings]:

@@ -29,6 +29,7 @@ from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP, FrequencyMLPShape
 from crowdnerf_lab.fields.grid_field import GridField, PackedSamples
 from crowdnerf_lab.fields.hash_grid import HashGrid, HashGridShape
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fields.storage import Field
 from crowdnerf_lab.fit_settings import FitSettings, Quality, Stage, settings_for
 from crowdnerf_lab.interrupts import interrupts
 from crowdnerf_lab.metrics import psnr
@@ -39,10 +40,8 @@ from crowdnerf_lab.robustness import OutlierMaps
 from crowdnerf_lab.scene import Bounds, PosedScene, check_trainable
 from crowdnerf_lab.weights import below, read_tensors, write_tensors
 
-Field = SHGrid | HashGrid | FrequencyMLP
-"""The kinds of field that can be trained here."""
 Shape = SHGridShape | HashGridShape | FrequencyMLPShape
-"""Their sizes."""
+"""Sizes of the kinds of field that can be trained here."""
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ def fit(
     task = _Task(
         scene=scene,
         budget=Budget(seconds=seconds, steps=steps),
-        settings=settings or settings_for(quality, seconds=seconds),
+        settings=settings or settings_for(quality, seconds=seconds, pixels=_training_pixels(scene)),
         seed=seed,
         appearance=crowd if appearance is None else appearance,
         robust=crowd if robust is None else robust,
@@ -162,6 +161,10 @@ def fit(
     )
     log.info(_summary(scene, result))
     return result
+
+
+def _training_pixels(scene: PosedScene) -> int:
+    return sum(scene.images[row].shape[0] * scene.images[row].shape[1] for row in scene.train.tolist())
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from crowdnerf_lab.devices.measure import intrinsics
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
 from crowdnerf_lab.distillation import distil
 from crowdnerf_lab.fields.baked import BakedField, bake
-from crowdnerf_lab.fields.sh_grid import SHGrid, load_field, save_field
+from crowdnerf_lab.fields.sh_grid import SHGrid
+from crowdnerf_lab.fields.storage import Field, load_field, save_field, sh_grid_of
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, load_light_field, save_light_field
 from crowdnerf_lab.network.view_engine import ViewRequest
 from crowdnerf_lab.presets import Preset, preset
@@ -132,9 +133,9 @@ class Workbench:
         if not path.exists():
             logger.info("training the field that notebook 3 would have left in %s", path)
             self.keep_field(fit(self.scene(), seconds=self.preset.fit_seconds).model)
-        return load_field(path)
+        return sh_grid_of(load_field(path), path)
 
-    def keep_field(self, field: SHGrid) -> Path:
+    def keep_field(self, field: Field) -> Path:
         """Keep a field for the notebooks that follow."""
         return save_field(field, self.root / "field.safetensors")
 

@@ -16,7 +16,7 @@
 import torch
 
 import crowdnerf_lab as cn
-from crowdnerf_lab.fit_settings import FitSettings, settings_for, without_each
+from crowdnerf_lab.fit_settings import FitSettings, hash_grid_settings, settings_for, without_each
 from crowdnerf_lab.rendering import weights
 
 # %% tags=["parameters"]
@@ -144,7 +144,7 @@ cn.figures.table(
 # slower, and for the NeRF of 2020, which needs hours on a CPU.
 
 # %%
-kinds = {"SH grid": FitSettings(), "hash grid": settings_for("best"), "NeRF of 2020": settings_for("vanilla")}
+kinds = {"SH grid": FitSettings(), "hash grid": hash_grid_settings(), "NeRF of 2020": settings_for("vanilla")}
 kin = {name: cn.fit(scene, seconds=seconds, settings=settings) for name, settings in kinds.items()}
 cn.figures.training_curve({name: trained.history for name, trained in kin.items()}, title="The same seconds")
 

@@ -17,12 +17,13 @@ import torch
 from crowdnerf_lab.cameras import look_at, pinhole
 from crowdnerf_lab.fields.frequency_mlp import FrequencyMLPShape
 from crowdnerf_lab.fields.hash_grid import HashGridShape
-from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape, load_field, save_field
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fields.storage import load_field, save_field
 from crowdnerf_lab.files import FileError
-from crowdnerf_lab.fit_settings import CROSSOVER_SECONDS, FitSettings, Stage, settings_for
+from crowdnerf_lab.fit_settings import FitSettings, Stage, settings_for
 from crowdnerf_lab.kernels.reference import contracted
 from crowdnerf_lab.metrics import psnr
-from crowdnerf_lab.pose_refinement import perturbed, pose_errors
+from crowdnerf_lab.pose_refinement import perturbed
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene, SceneError, bounds_of
 from crowdnerf_lab.training import TrainingError
@@ -234,9 +235,13 @@ def test_appearance_takes_exposure_out_of_the_scene() -> None:
 
 
 def test_quality_chooses_the_field_by_the_budget() -> None:
-    assert isinstance(settings_for("fast", seconds=600).shape, SHGridShape)
-    assert isinstance(settings_for("best", seconds=CROSSOVER_SECONDS - 1).shape, SHGridShape)
-    assert isinstance(settings_for("best", seconds=CROSSOVER_SECONDS).shape, HashGridShape)
+    few, many = 1_400_000, 10_000_000
+    assert isinstance(settings_for("fast", seconds=600, pixels=few).shape, SHGridShape)
+    assert settings_for("best", seconds=30, pixels=few) == settings_for("fast")
+    assert isinstance(settings_for("best", seconds=120, pixels=few).shape, HashGridShape)
+    larger = settings_for("best", seconds=120, pixels=many).shape
+    assert isinstance(larger, SHGridShape)
+    assert len(larger.resolutions) > len(SHGridShape().resolutions)
     assert isinstance(settings_for("vanilla").shape, FrequencyMLPShape)
 
 

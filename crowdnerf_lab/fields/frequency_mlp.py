@@ -11,10 +11,8 @@ differs, and why:
 - Density is softplus(raw - 1), not max(raw, 0), which can die at birth (mip-NeRF, Barron et al. 2021).
 """
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,9 +24,7 @@ from crowdnerf_lab.kernels import reference
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.rendering import Rendered
 from crowdnerf_lab.scene import Bounds
-from crowdnerf_lab.weights import read_tensors, write_tensors
 
-FORMAT = "crowdnerf_lab.frequency_mlp/1"
 DENSITY_UNIT = 10.0
 """Density, per radius, of a softplus of 1."""
 FLOOR = 1e-5
@@ -255,18 +251,3 @@ def _layer(inputs: int, outputs: int, generator: np.random.Generator) -> nn.Line
         layer.weight.copy_(torch.from_numpy(generator.uniform(-bound, bound, (outputs, inputs))))
         layer.bias.zero_()
     return layer
-
-
-def save_frequency_mlp(field: FrequencyMLP, path: Path) -> Path:
-    """Write a trained field as one safetensors file (atomically)."""
-    return write_tensors(path, field.state_dict(), kind=FORMAT, header={"shape": json.dumps(asdict(field.shape))})
-
-
-def load_frequency_mlp(path: Path) -> FrequencyMLP:
-    """Read what `save_frequency_mlp` wrote. Raises WeightsError naming the file when it is truncated or something
-    else."""
-    tensors, header = read_tensors(path, kind=FORMAT)
-    bounds = Bounds(centre=tensors["centre"], half_size=tensors["half_size"])
-    field = FrequencyMLP(bounds, shape=FrequencyMLPShape(**json.loads(header["shape"])))
-    field.load_state_dict(tensors)
-    return field

@@ -7,10 +7,8 @@ and a short code, a second one turns the code and the viewing direction into a c
 """
 
 import itertools
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,9 +21,7 @@ from crowdnerf_lab.kernels import hash_ops, reference
 from crowdnerf_lab.kernels.row_adam import RowAdam
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds
-from crowdnerf_lab.weights import read_tensors, write_tensors
 
-FORMAT = "crowdnerf_lab.hash_grid/1"
 FAINT = 1e-4
 """Weight in its pixel below which a sample gets no colour: most samples of a trained scene, at no visible cost."""
 BASIS = 16
@@ -177,20 +173,3 @@ def _network(sizes: tuple[int, ...], generator: np.random.Generator) -> nn.Seque
 def _exp(log_density: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """exp, capped where it could only overflow."""
     return torch.exp(log_density.clamp(max=hash_ops.LOG_DENSITY_MAX))
-
-
-def save_hash_grid(field: HashGrid, path: Path) -> Path:
-    """Write a trained field as one safetensors file (atomically)."""
-    return write_tensors(path, field.state_dict(), kind=FORMAT, header={"shape": json.dumps(asdict(field.shape))})
-
-
-def load_hash_grid(path: Path) -> HashGrid:
-    """Read what `save_hash_grid` wrote. Raises WeightsError naming the file when it is truncated or something else."""
-    tensors, header = read_tensors(path, kind=FORMAT)
-    shape = json.loads(header["shape"])
-    field = HashGrid(
-        Bounds(centre=tensors["centre"], half_size=tensors["half_size"]),
-        shape=HashGridShape(**(shape | {"resolutions": tuple(shape["resolutions"])})),
-    )
-    field.load_state_dict(tensors)
-    return field

@@ -5,9 +5,7 @@ Fridovich-Keil et al. 2022, on the multiresolution hash grid of Mueller et al. 2
 `kernels.cpu`.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,9 +17,6 @@ from crowdnerf_lab.kernels import cpu, ops, reference
 from crowdnerf_lab.kernels.row_adam import RowAdam
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds
-from crowdnerf_lab.weights import read_tensors, write_tensors
-
-FORMAT = "crowdnerf_lab.sh_grid/2"
 
 
 @dataclass(frozen=True)
@@ -106,20 +101,3 @@ class SHGrid(GridField):
             self.shape.roulette,
         )
         return Composited(rendered=self.over_background(out), distortion=out[:, 5], density=density)
-
-
-def save_field(field: SHGrid, path: Path) -> Path:
-    """Write a trained field as one safetensors file (atomically)."""
-    return write_tensors(path, field.state_dict(), kind=FORMAT, header={"shape": json.dumps(asdict(field.shape))})
-
-
-def load_field(path: Path) -> SHGrid:
-    """Read what `save_field` wrote. Raises WeightsError naming the file when it is truncated or something else."""
-    tensors, header = read_tensors(path, kind=FORMAT)
-    shape = json.loads(header["shape"])
-    field = SHGrid(
-        Bounds(centre=tensors["centre"], half_size=tensors["half_size"]),
-        shape=SHGridShape(**(shape | {"resolutions": tuple(shape["resolutions"])})),
-    )
-    field.load_state_dict(tensors)
-    return field

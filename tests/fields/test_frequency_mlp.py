@@ -14,9 +14,8 @@ from crowdnerf_lab.fields.frequency_mlp import (
     _drawn,
     _spread,
     encoded_frequencies,
-    load_frequency_mlp,
-    save_frequency_mlp,
 )
+from crowdnerf_lab.fields.storage import load_field, save_field
 from crowdnerf_lab.pixels import pixel_table, rays_of_pixels
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds
@@ -166,13 +165,13 @@ def test_learns_the_toy_scene() -> None:
 
 
 def test_its_file_brings_it_back(field: FrequencyMLP, tmp_path: Path) -> None:
-    path = save_frequency_mlp(field, tmp_path / "field.safetensors")
-    back = load_frequency_mlp(path)
+    path = save_field(field, tmp_path / "field.safetensors")
+    back = load_field(path)
     assert back.shape == field.shape
     torch.testing.assert_close(back.render(_rays(3)).colour, field.render(_rays(3)).colour, atol=0, rtol=0)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(WeightsError, match=r"field\.safetensors"):
-        load_frequency_mlp(path)
+        load_field(path)
 
 
 def test_a_seed_is_a_network() -> None:

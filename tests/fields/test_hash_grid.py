@@ -12,10 +12,9 @@ from crowdnerf_lab.fields.grid_field import PackedSamples
 from crowdnerf_lab.fields.hash_grid import (
     HashGrid,
     HashGridShape,
-    load_hash_grid,
-    save_hash_grid,
     spherical_harmonics,
 )
+from crowdnerf_lab.fields.storage import load_field, save_field
 from crowdnerf_lab.kernels import hash_ops
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.scene import Bounds
@@ -155,14 +154,14 @@ def test_spherical_harmonics_are_orthonormal() -> None:
 
 
 def test_file_brings_the_field_back(field: HashGrid, tmp_path: Path) -> None:
-    path = save_hash_grid(field, tmp_path / "field.safetensors")
-    back = load_hash_grid(path)
+    path = save_field(field, tmp_path / "field.safetensors")
+    back = load_field(path)
     assert back.shape == field.shape
     rays = _rays(5)
     assert torch.equal(back.render(rays).colour, field.render(rays).colour)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(WeightsError, match=r"field\.safetensors"):
-        load_hash_grid(path)
+        load_field(path)
 
 
 def test_odd_resolutions_are_refused() -> None:
