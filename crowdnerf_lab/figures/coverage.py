@@ -22,9 +22,10 @@ MOST_POINTS = 12_000
 def coverage_map(
     covered: Coverage, *, cameras: Cameras, asked: Sequence[Request] = (), frustum_m: float = 1.2, title: str = ""
 ) -> go.Figure:
-    """Matter by the number of photos that show it, the crowd's cameras, and the views to ask for, in ENU metres."""
-    figure = go.Figure()
-    centres, photos = covered.centres[covered.matter], covered.photos[covered.matter]
+    """Matter that borders on air that is seen, by the number of photos that show it; the crowd's cameras, and the views
+    to ask for, in ENU metres."""
+    figure, drawn = go.Figure(), covered.matter & covered.frontier
+    centres, photos = covered.centres[drawn], covered.photos[drawn]
     step = max(1, math.ceil(len(centres) / MOST_POINTS))
     seen = photos[::step] > 0
     for name, chosen in (("matter that photos show", seen), ("matter that no photo shows", ~seen)):

@@ -15,11 +15,11 @@ ASKED = (
 
 
 def covered() -> Coverage:
-    photos = torch.arange(24).reshape(4, 3, 2)
+    photos = (torch.arange(24) - 6).clamp(min=0).reshape(4, 3, 2)
     return Coverage(
         photos=photos,
         spread=torch.full((4, 3, 2), 0.01),
-        matter=photos < 12,
+        matter=photos < 6,
         low=torch.zeros(3),
         size=torch.tensor([1.0, 2.0, 0.5]),
         settings=CoverageSettings(),
@@ -29,7 +29,7 @@ def covered() -> Coverage:
 def test_matter_is_drawn_by_how_many_photos_show_it_and_requests_say_why():
     figure = coverage_map(covered(), cameras=toy_cameras(5), asked=ASKED)
     traces = {trace.name: trace for trace in figure.data}
-    assert sorted(traces["matter that photos show"].marker.color) == list(range(1, 12))
+    assert sorted(traces["matter that photos show"].marker.color) == list(range(1, 6))
     assert len(traces["matter that no photo shows"].x) == 1
     assert "the crowd (5)" in traces
     (numbers,) = [trace for trace in figure.data if trace.mode == "text"]
