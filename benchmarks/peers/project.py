@@ -21,7 +21,7 @@ MOST_ZOOM = 1.5
 ZOOM_STEP = 0.002
 LARGEST_SIDE = 1024
 """Features are looked for in pictures no larger than this, in pixels."""
-FEATURES = 8192
+FEATURES = 4096
 """Most features of one picture."""
 
 
