@@ -29,13 +29,15 @@ class RobustSettings:
     """How rays are doubted while training.
 
     cells: patches along the longer side of a photo. memory: what is kept of a patch's mean at each visit. patch_scale:
-    patch residual, in units of the crowd's typical one, at which a weight has fallen to a quarter. ray_scale: the same
+    patch residual, in units of the crowd's typical one, at which a weight has fallen to a quarter. least: what is left
+    of it at worst: other photos contradict what passes by; a neighbour who stays, nobody contradicts. ray_scale: the same
     for a ray's own RMS colour error (sRGB); the loss of Geman and McClure, by reweighting.
     """
 
     cells: int = 40
     memory: float = 0.9
     patch_scale: float = 4.0
+    least: float = 0.1
     ray_scale: float = 0.4
 
 
@@ -134,7 +136,8 @@ class OutlierMaps:
     def _trust(self, of_patch: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         if bool(self.typical.isnan()):
             return torch.ones_like(of_patch)
-        return 1 / (1 + (of_patch / (self.settings.patch_scale * self.typical.clamp(min=1e-3))) ** 2) ** 2
+        trust = 1 / (1 + (of_patch / (self.settings.patch_scale * self.typical.clamp(min=1e-3))) ** 2) ** 2
+        return self.settings.least + (1 - self.settings.least) * trust
 
 
 def doubt_map(

@@ -54,7 +54,8 @@ def test_a_head_before_one_phone_loses_its_weight_and_only_there(maps: OutlierMa
     inside[16:26, 10:18] = True
     outside = torch.ones(40, 48, dtype=torch.bool)
     outside[4:38, 0:30] = False
-    assert float(covered[inside].max()) < 0.1
+    assert float(covered[inside].max()) < 0.15
+    assert float(covered.min()) >= 0.1
     assert float(covered[outside].min()) > 0.6
     assert float(maps.map_of(4).min()) > 0.6
 
