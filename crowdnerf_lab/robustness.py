@@ -30,8 +30,8 @@ class RobustSettings:
 
     cells: patches along the longer side of a photo. memory: what is kept of a patch's mean at each visit. patch_scale:
     patch residual, in units of the crowd's typical one, at which a weight has fallen to a quarter. least: what is left
-    of it at worst: other photos contradict what passes by; a neighbour who stays, nobody contradicts. ray_scale: the same
-    for a ray's own RMS colour error (sRGB); the loss of Geman and McClure, by reweighting.
+    of it at worst: other photos contradict what passes by; a neighbour who stays, nobody contradicts. ray_scale: the
+    same for a ray's own RMS colour error (sRGB); the loss of Geman and McClure, by reweighting.
     """
 
     cells: int = 40
