@@ -226,7 +226,8 @@ def _familiar(shot: _Shot, others: Sequence[_Shot], settings: EnhancementSetting
         window = 2 * round(settings.familiar_turn * max(height, width)) + 1
         widened = torch.from_numpy(maximum_filter(other.lifted.doubt.numpy(), window))
         local = away @ other.camera.camera_to_world[0, :, :3]
-        there = distorted(local[..., :2] / local[..., 2:].clamp(min=1e-6), other.camera.distortion[0])
+        lens = other.camera.distortion[0].expand(*size, 4)
+        there = distorted(local[..., :2] / local[..., 2:].clamp(min=1e-6), lens)
         there = there * other.camera.focal[0] + other.camera.centre[0]
         inside = (local[..., 2] > 0) & (there >= 0).all(-1) & (there[..., 0] < width) & (there[..., 1] < height)
         column, row = (there[..., axis].long().clamp(0, last - 1) for axis, last in ((0, width), (1, height)))

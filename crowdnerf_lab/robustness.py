@@ -141,7 +141,7 @@ class OutlierMaps:
 
 
 def doubt_map(
-    photo: Float[Tensor, "h w 3"], seen: Float[Tensor, "h w 3"], *, window: float | None = None
+    photo: Float[Tensor, "h w 3"], seen: Float[Tensor, "_ _ 3"], *, window: float | None = None
 ) -> Float[Tensor, "h w"]:
     """How much a photo differs from the field in patches of its size, >= 0; about 1 is certain.
 

@@ -33,7 +33,7 @@ def linear_to_srgb(light: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def exposed(
-    colour: Float[Tensor, "*n 3"], log_gain: Float[Tensor, "*n 3"], shoulder: Float[Tensor, ""] | float
+    colour: Float[Tensor, "*n 3"], log_gain: Float[Tensor, "*#n 3"], shoulder: Float[Tensor, ""] | float
 ) -> Float[Tensor, "*n 3"]:
     """sRGB colours as a phone with gains exp(log_gain) shows what another shows as `colour`; see the module's L'.
 
