@@ -16,11 +16,14 @@ class SceneError(ValueError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """The region of interest: an axis-aligned box, metres. What lies outside is kept, contracted (see
-    fields.contraction)."""
+    """The region of interest: an axis-aligned box, metres. What lies outside is kept, contracted (see kernels.cpu).
+
+    closed: nothing lies outside, as around an object cut out of its photos; behind the box is white.
+    """
 
     centre: Float[Tensor, "3"]
     half_size: Float[Tensor, "3"]
+    closed: bool = False
 
 
 @dataclass(frozen=True)

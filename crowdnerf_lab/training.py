@@ -260,17 +260,38 @@ def _initial_state(task: _Task) -> _State:
 
 def _field(scene: PosedScene, shape: Shape, seed: int) -> Field:
     """An untrained field of the kind that a shape describes."""
+    if scene.bounds.closed:
+        shape = _around_object(shape, scene)
     if isinstance(shape, FrequencyMLPShape):
-        return FrequencyMLP(scene.bounds, shape=shape, seed=seed)
-    if isinstance(shape, HashGridShape):
-        return HashGrid(scene.bounds, shape=shape, seed=seed)
-    return SHGrid(scene.bounds, shape=shape)
+        field = FrequencyMLP(scene.bounds, shape=shape, seed=seed)
+    elif isinstance(shape, HashGridShape):
+        field = HashGrid(scene.bounds, shape=shape, seed=seed)
+    else:
+        field = SHGrid(scene.bounds, shape=shape)
+    if scene.bounds.closed:
+        field.background.data.fill_(WHITE)
+    return field
+
+
+WHITE = 6.0
+"""What a sigmoid makes 0.9975."""
+
+
+def _around_object(shape: Shape, scene: PosedScene) -> Shape:
+    """The shape with rays that begin and end where closed bounds do, seen from any training camera."""
+    away = (scene.cameras.positions[scene.train] - scene.bounds.centre).abs()
+    nearest = torch.linalg.vector_norm((away - scene.bounds.half_size).clamp(min=0), dim=-1).min()
+    farthest = torch.linalg.vector_norm(away + scene.bounds.half_size, dim=-1).max()
+    radius = float(scene.bounds.half_size.mean())
+    return replace(shape, near=max(0.98 * float(nearest) / radius, 0.05), far=1.02 * float(farthest) / radius)
 
 
 def _train(task: _Task, state: _State, saving: _Saving, interrupted: threading.Event, progress: bool) -> None:
     scene, budget, settings = task.scene, task.budget, task.settings
     if state.step == 0 and isinstance(state.model, GridField):
         occupancy.keep_to_view(state.model, scene.cameras[scene.train], settings.occupancy)
+        if scene.bounds.closed:
+            occupancy.keep_to_box(state.model)
     tables = {scale: pixel_table(scene.downscaled(scale)) for scale in {scale for _, scale in settings.pyramid}}
     reports = [fraction for fraction in REPORT_AT if fraction > budget.used(state.step, state.seconds)]
     glance = _held_out_glance(scene)
@@ -372,7 +393,7 @@ def _take_step(state: _State, settings: FitSettings, used: float) -> None:
         rates.append(state.poses.rate(used))
     for optimizer, rate in zip(state.optimizers, rates, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         optimizer.step()
 
 

@@ -144,10 +144,10 @@ class Workbench:
         return bake(self.field())
 
     def student(self) -> RayMLP:
-        """The student of notebook 4."""
+        """The student of notebook 5."""
         path = self.root / "student.safetensors"
         if not path.exists():
-            logger.info("distilling the student that notebook 4 would have left in %s", path)
+            logger.info("distilling the student that notebook 5 would have left in %s", path)
             distillation = distil(
                 self.field(),
                 self.scene(),
@@ -165,10 +165,10 @@ class Workbench:
         return save_light_field(student, self.root / "student.safetensors")
 
     def artefacts(self) -> tuple[Artefact, ...]:
-        """The verified artefacts of notebook 5."""
+        """The verified artefacts of notebook 6."""
         folder = self.root / "artefacts"
         if not folder.exists():
-            logger.info("fitting the models that notebook 5 would have left in %s", folder)
+            logger.info("fitting the models that notebook 6 would have left in %s", folder)
             self.fit_to_all_devices()
         return tuple(open_artefact(card.parent) for card in sorted(folder.glob("*/card.json")))
 

@@ -25,7 +25,7 @@ from crowdnerf_lab.kernels.reference import contracted
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pose_refinement import perturbed
 from crowdnerf_lab.rendering import render_view
-from crowdnerf_lab.scene import PosedScene, SceneError, bounds_of
+from crowdnerf_lab.scene import Bounds, PosedScene, SceneError, bounds_of
 from crowdnerf_lab.training import TrainingError
 from crowdnerf_lab.training import fit as fit_on_any_threads
 from crowdnerf_lab.weights import WeightsError
@@ -270,3 +270,17 @@ def test_refined_poses_explain_moved_photos_better(ball: PosedScene) -> None:
     assert torch.equal(still.cameras.camera_to_world, moved.cameras.camera_to_world)
     assert not torch.equal(refined.cameras.camera_to_world[ball.train], moved.cameras.camera_to_world[ball.train])
     assert torch.equal(refined.cameras.camera_to_world[ball.held_out], moved.cameras.camera_to_world[ball.held_out])
+
+
+def test_an_object_is_trained_within_its_box_on_white(ball: PosedScene) -> None:
+    box = Bounds(centre=torch.zeros(3), half_size=torch.full((3,), 1.1), closed=True)
+    cut_out = tuple(torch.where((image == 102).all(-1, keepdim=True), 255, image) for image in ball.images)
+    field = fit(replace(ball, bounds=box, images=cut_out), steps=120, settings=SMALL).model
+    assert isinstance(field, SHGrid)
+    assert not field.in_view[0].any()
+    assert field.in_view[8, 8, 8]
+    view = render_view(field, ball.cameras, 0)
+    assert view.colour[0, 0].min() > 0.85
+    assert view.opacity[12, 12] > 0.8
+    # Rays begin before the ball's nearest point and end behind its farthest, seen from three metres.
+    assert 1.0 < field.near < 2.0

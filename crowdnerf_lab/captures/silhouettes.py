@@ -43,7 +43,7 @@ def bounds_of_silhouettes(cameras: Cameras, silhouettes: Sequence[Bool[Tensor, "
         if len(inside) == 0:
             return None
         low, high = inside.amin(0) - cell / 2, inside.amax(0) + cell / 2
-    return Bounds(centre=(low + high) / 2, half_size=MARGIN * (high - low) / 2)
+    return Bounds(centre=(low + high) / 2, half_size=MARGIN * (high - low) / 2, closed=True)
 
 
 def _cell_centres(low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Float[Tensor, "n 3"]:

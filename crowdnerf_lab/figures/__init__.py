@@ -1,5 +1,6 @@
 """The figures of the notebooks, in one visual language: black ink, few colours, nothing that says nothing."""
 
+from crowdnerf_lab.figures.coverage import coverage_map, coverage_plan, sparsification
 from crowdnerf_lab.figures.crowd import capture_map, crowd_map, screening_margins
 from crowdnerf_lab.figures.measurements import bytes_over_views, latency_bars, rate_distortion, table, training_curve
 from crowdnerf_lab.figures.pictures import contact_sheet, false_colour, image_strip, side_by_side, triptych
@@ -10,6 +11,8 @@ __all__ = [
     "bytes_over_views",
     "capture_map",
     "contact_sheet",
+    "coverage_map",
+    "coverage_plan",
     "crowd_map",
     "false_colour",
     "image_strip",
@@ -17,6 +20,7 @@ __all__ = [
     "rate_distortion",
     "screening_margins",
     "side_by_side",
+    "sparsification",
     "table",
     "training_curve",
     "triptych",
