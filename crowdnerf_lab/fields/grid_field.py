@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +12,6 @@ from crowdnerf_lab.kernels import ops
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.rendering import Rendered
 from crowdnerf_lab.scene import Bounds
-
-RAYS_AT_ONCE = 4096
-"""Rays rendered at once: what is kept of their samples stays within the cache or near it."""
 
 
 @runtime_checkable
@@ -77,6 +74,8 @@ class GridField(nn.Module):
     a look. in_view: cells that enough cameras see; the others stay empty.
     """
 
+    rays_at_once: ClassVar[int] = 1 << 14
+    """Rays rendered at once: more cost memory, fewer cost calls."""
     centre: Tensor
     half_size: Tensor
     density_of_cell: Tensor
@@ -155,8 +154,8 @@ class GridField(nn.Module):
 
     def render(self, rays: Rays) -> Rendered:
         """Composite the field along rays. Differentiable in the parameters."""
-        flat = rays.flattened()
-        pieces = [self._render(flat[start : start + RAYS_AT_ONCE]) for start in range(0, len(flat.near), RAYS_AT_ONCE)]
+        flat, size = rays.flattened(), self.rays_at_once
+        pieces = [self._render(flat[start : start + size]) for start in range(0, max(len(flat.near), 1), size)]
         shape = rays.batch_shape
         return Rendered(
             colour=torch.cat([piece.colour for piece in pieces]).reshape(*shape, 3),

@@ -54,6 +54,9 @@ class HashGrid(GridField):
     seed: of the weights before training.
     """
 
+    rays_at_once = 2048
+    """What the networks keep of their samples stays within the cache or near it."""
+
     def __init__(self, bounds: Bounds, *, shape: HashGridShape | None = None, seed: int = 0) -> None:
         shape = shape or HashGridShape()
         super().__init__(bounds, shape)

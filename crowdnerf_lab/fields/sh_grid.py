@@ -30,7 +30,7 @@ class SHGridShape:
     resolutions: tuple[int, ...] = (32, 64, 128, 256, 512)
     log2_rows: int = 19
     occupancy_cells: int = 128
-    steps: int = 128
+    steps: int = 112
     refine: int = 12
     finest: int = 8
     near: float = 0.15
