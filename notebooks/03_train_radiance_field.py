@@ -13,6 +13,8 @@
 # [2](02_calibrate_cameras.ipynb); made if missing.
 
 # %%
+from dataclasses import replace
+
 import torch
 
 import crowdnerf_lab as cn
@@ -141,10 +143,13 @@ cn.figures.table(
 # ## Other kinds of field
 #
 # The same photos and seconds for a network over hashed features (instant-ngp, Müller et al. 2022), which starts
-# slower, and for the NeRF of 2020, which needs hours on a CPU.
+# slower, and for the NeRF of 2020, which needs hours on a CPU; here with narrower layers and fewer samples, lest one
+# picture take minutes.
 
 # %%
-kinds = {"SH grid": FitSettings(), "hash grid": hash_grid_settings(), "NeRF of 2020": settings_for("vanilla")}
+vanilla = settings_for("vanilla")
+vanilla = replace(vanilla, shape=replace(vanilla.shape, width=64, coarse=32, fine=32))
+kinds = {"SH grid": FitSettings(), "hash grid": hash_grid_settings(), "NeRF of 2020": vanilla}
 kin = {name: cn.fit(scene, seconds=seconds, settings=settings) for name, settings in kinds.items()}
 cn.figures.training_curve({name: trained.history for name, trained in kin.items()}, title="The same seconds")
 
