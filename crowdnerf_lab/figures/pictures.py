@@ -95,12 +95,11 @@ def image_strip(
                 value = f"{psnr(_as_float(picture), _as_float(truth)):.1f} dB"
                 corner[name] = f"{value} · {corner[name]}" if name in corner else value
     width = (WIDTH - GAP * (columns + 1)) / columns
-    aspect = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
-    row_height = width * aspect + 26
-    figure = _canvas(WIDTH - 2 * GAP, math.ceil(len(pictures) / columns) * row_height, title=title)
-    for position, (name, picture) in enumerate(pictures.items()):
-        left, top = position % columns * (width + GAP), position // columns * row_height
-        height = width * picture.shape[0] / picture.shape[1]
+    heights = [width * picture.shape[0] / picture.shape[1] for picture in pictures.values()]
+    rows = [max(heights[first : first + columns]) + 26 for first in range(0, len(heights), columns)]
+    figure = _canvas(WIDTH - 2 * GAP, sum(rows), title=title)
+    for position, ((name, picture), height) in enumerate(zip(pictures.items(), heights, strict=True)):
+        left, top = position % columns * (width + GAP), sum(rows[: position // columns])
         figure.add_annotation(
             text=name, x=left, y=top, xanchor="left", yanchor="top", showarrow=False, xshift=-4, font={"size": 13}
         )
