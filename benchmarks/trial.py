@@ -6,15 +6,13 @@ training steps alone; kernels are compiled before, held-out views are rendered o
 
 import inspect
 import multiprocessing
-import os
 import pickle
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from crowdnerf_lab.fit_settings import Quality
 from crowdnerf_lab.metrics import quality
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene
+from crowdnerf_lab.series import environment
 from crowdnerf_lab.training import FitRecord, fit
 
 FRAME = 256
@@ -65,7 +64,7 @@ def run_trial(scene: PosedScene, trial: Trial, *, cold: bool = False) -> dict[st
         file = Path(folder) / "scene"
         with file.open("wb") as stream:
             pickle.dump(scene, stream)
-        with _environment({"NUMBA_CACHE_DIR": str(Path(folder) / "kernels")} if cold else {}):
+        with environment({"NUMBA_CACHE_DIR": str(Path(folder) / "kernels")} if cold else {}):
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=context) as pool:
                 return pool.submit(_trial, file, trial).result()
@@ -183,17 +182,3 @@ def _point(record: FitRecord) -> dict[str, float | int | None]:
         "loss": round(record.loss, 6),
         "psnr": None if held_out is None else round(min(held_out, MOST_DB), 2),
     }
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

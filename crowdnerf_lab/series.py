@@ -202,16 +202,23 @@ def _jupyter_of_its_own(*, out: Path, with_png: bool) -> Iterator[None]:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             RUNS_VARIABLE: str(out.resolve()),
         }
-        before = {name: os.environ.get(name) for name in settings}
-        os.environ.update(settings)
-        try:
+        with environment(settings):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Environment variables set for a while, then as they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _summary(notebook: NotebookNode) -> str:
