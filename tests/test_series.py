@@ -1,5 +1,7 @@
 """The series runner on small notebooks: what it keeps, what it says when a notebook fails, what it publishes."""
 
+import base64
+import io
 import json
 import os
 import sys
@@ -7,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from crowdnerf_lab import series
 from crowdnerf_lab.presets import preset
@@ -102,6 +106,24 @@ def test_pictures_that_a_notebook_kept_are_published(tmp_path: Path):
     (path,) = series.refresh_pictures(runs, folder=tmp_path / "pictures")
     assert path == tmp_path / "pictures" / "view.png"
     assert path.read_bytes() == b"a picture"
+
+
+def test_a_photograph_is_published_as_jpeg_and_a_drawing_as_png():
+    def still(picture: np.ndarray) -> str:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    grain = np.random.default_rng(0).integers(-20, 20, (300, 400, 3))
+    noise = (np.linspace(30, 220, 400)[None, :, None] + grain).astype(np.uint8)
+    blank = np.full((300, 400, 3), 255, np.uint8)
+    outputs = [nbformat.v4.new_output("display_data", {"image/png": still(one)}) for one in (noise, blank)]
+    cell = nbformat.v4.new_code_cell("", outputs=outputs)
+    photograph, drawing = series.published(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert list(drawing.data) == ["image/png"]
+    assert list(photograph.data) == ["image/jpeg"]
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(photograph.data["image/jpeg"]))))
+    assert np.abs(seen.astype(float) - noise).mean() < 8
 
 
 def test_outputs_that_name_a_folder_of_this_machine_are_not_published(tmp_path: Path):
