@@ -4,7 +4,6 @@ A process of its own makes peak memory and warm-up honest: nothing is compiled o
 training steps alone; kernels are compiled before, held-out views are rendered outside it.
 """
 
-import inspect
 import multiprocessing
 import pickle
 import resource
@@ -60,6 +59,8 @@ class Trial:
 
 def run_trial(scene: PosedScene, trial: Trial, *, cold: bool = False) -> dict[str, Any]:
     """Train and judge in a fresh process. cold: with an empty cache of compiled kernels."""
+    if trial.device != "cpu":
+        raise BenchmarkError(f"fields train on the CPU in this version, not on {trial.device}; leave --device out")
     with tempfile.TemporaryDirectory(prefix="trial.") as folder:
         file = Path(folder) / "scene"
         with file.open("wb") as stream:
@@ -83,7 +84,6 @@ def _trial(file: Path, trial: Trial) -> dict[str, Any]:
         appearance=trial.appearance,
         robust=trial.robust,
         progress=sys.stderr.isatty(),
-        **_options(trial),
     )
     numba.set_num_threads(trial.threads)
     torch.set_num_threads(trial.threads)
@@ -153,15 +153,6 @@ def prepared(scene: PosedScene, *, split: str, views: int, every: int = 8) -> Po
         capture_of_image=scene.capture_of_image[picked],
         time_of_image=scene.time_of_image[picked],
     ).with_split([place[row] for row in train], [place[row] for row in judges])
-
-
-def _options(trial: Trial) -> dict[str, Any]:
-    """The device, where fit is to be told one."""
-    if trial.device == "cpu":
-        return {}
-    if "device" not in inspect.signature(fit).parameters:
-        raise BenchmarkError(f"this version does not train on {trial.device}; leave --device out")
-    return {"device": trial.device}
 
 
 def _frames_per_second(field: Any, cameras: Cameras) -> float:

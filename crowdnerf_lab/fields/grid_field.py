@@ -1,6 +1,7 @@
 """What fields on a grid share: the contracted world, its occupancy grid, and rays marched through it."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -66,7 +67,7 @@ class Composited:
     density: Float[Tensor, "n"]
 
 
-class GridField(nn.Module):
+class GridField(nn.Module, ABC):
     """A radiance field over the contracted cube of `kernels.cpu`, skipped where its occupancy grid is empty.
 
     bounds: the box that gets the middle half of the cube along each axis; the rest of the world is contracted around
@@ -116,18 +117,21 @@ class GridField(nn.Module):
         """Density per metre of a log density of 0: one mean free path a radius."""
         return 1 / self.radius
 
+    @abstractmethod
     def relative_density(self, unit: Float[Tensor, "n 3"], *, levels: int) -> Float[Tensor, "n"]:
         """exp(log density), in units of `density_scale`, at positions of the unit cube, from the first `levels`
         levels."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def composite(self, rays: Rays, samples: PackedSamples, *, levels: int) -> Composited:
         """Render a list of rays over their samples with the first `levels` levels of the grid."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def optimizers(self, rate: float) -> tuple[torch.optim.Optimizer, ...]:
         """Optimizers of all parameters, each with step size `rate`."""
-        raise NotImplementedError
+        ...
 
     def march(self, rays: Rays, *, jitter: Float[Tensor, "n"], steps: int) -> PackedSamples:
         """The samples of a list of rays in occupied cells; `steps` divide the way from near to far geometrically."""
