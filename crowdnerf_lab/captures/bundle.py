@@ -1,9 +1,10 @@
 """A crowd's captures on disk: photos and clips beside one versioned manifest.json.
 
 Reading opens no picture: the manifest is validated, every file it names must exist inside the folder, and no two
-entries may name the same file. Poses are camera-to-world 3x4, OpenCV axes, ENU metres.
+entries may name the same file. Poses are camera-to-world 3x4, OpenCV axes; the world is what `coordinates` says.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -20,7 +21,9 @@ from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, 
 from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
 
 FORMAT = "crowdnerf_lab.captures"
-VERSION = 1
+VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Version 2 adds what phones bring (GPS, clips, clocks) and cameras that other tools found; all of it may be absent."""
 MANIFEST = "manifest.json"
 
 
@@ -36,6 +39,10 @@ Pose = Annotated[tuple[Row, Row, Row], AfterValidator(_is_rotation)]
 Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
 Focal = Annotated[float, Field(gt=0)]
 Pseudonym = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Metres3 = tuple[float, float, float]
+Coordinates = Literal["enu", "metric", "arbitrary"]
+"""What the poses of an event stand in. enu: metres east, north, up of `origin_wgs84`; metric: metres, z up, heading
+unknown (a phone's own tracking); arbitrary: unit and up are those of the tool that wrote them."""
 Wgs84 = tuple[Annotated[float, Field(ge=-90, le=90)], Annotated[float, Field(ge=-180, le=180)], float]
 
 
@@ -54,6 +61,30 @@ class ReportedPose(_Record):
     """The phone's own idea of where it was: GPS position and the attitude from compass and accelerometers."""
 
     camera_to_world: Pose
+
+
+class GpsFix(_Record):
+    """Where a phone's GPS put it: east, north, up in metres; None where unknown.
+
+    accuracy_m: the phone's own estimate of its horizontal error, one standard deviation. heading: radians clockwise
+    from true north in [0, 2 pi), of the direction the camera looked.
+    """
+
+    position: Metres3
+    accuracy_m: Annotated[float, Field(gt=0)] | None = None
+    heading: Annotated[float, Field(ge=0, lt=2 * math.pi)] | None = None
+
+
+class GivenCamera(_Record):
+    """A camera that another tool calibrated: its pose, focal lengths, principal point (pixels of the photo) and lens.
+
+    distortion: k1, k2, p1, p2 as in OpenCV.
+    """
+
+    camera_to_world: Pose
+    focal_px: tuple[Focal, Focal]
+    centre_px: tuple[float, float]
+    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 class Truth(_Record):
@@ -76,7 +107,9 @@ class Truth(_Record):
 class Photo(_Record):
     """One picture and its metadata. focal_px and centre_px refer to width x height; centre_px None is the middle.
 
-    time_s: seconds since the event began.
+    time_s: seconds since the event began. reported: position and full attitude; gps: when the phone knew no attitude.
+    camera: calibrated before, by another tool. split: the part that tool gave the photo to. from_clip: the video whose
+    frame it is. faces: how many were made unrecognisable; None when nobody has looked for any.
     """
 
     file: FileName
@@ -86,15 +119,42 @@ class Photo(_Record):
     centre_px: tuple[float, float] | None = None
     time_s: float
     reported: ReportedPose | None = None
+    gps: GpsFix | None = None
+    camera: GivenCamera | None = None
+    split: Literal["train", "val", "test"] | None = None
+    from_clip: FileName | None = None
+    faces: Annotated[int, Field(ge=0)] | None = None
     truth: Truth | None = None
 
 
 class Clip(_Record):
-    """One video; time_s: seconds since the event began at its first frame."""
+    """One video; time_s: seconds since the event began at its first frame.
+
+    width, height: of the upright picture. duration_s: of the pictures; audio: whether it has sound.
+    """
 
     file: FileName
     time_s: float
     reported: ReportedPose | None = None
+    gps: GpsFix | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
+    duration_s: Annotated[float, Field(ge=0)] | None = None
+    focal_px: Focal | None = None
+    audio: bool | None = None
+
+
+class Clock(_Record):
+    """How a UE's clock was set to the event's: its times have been moved by offset_s (seconds, positive: later).
+
+    method: 'audio', by the sound that several UEs heard; 'device', as the phone says, nothing moved. confidence: in
+    [0, 1]; error_s: what is left, one standard deviation, None when unknown.
+    """
+
+    method: Literal["audio", "device"]
+    offset_s: float
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    error_s: Annotated[float, Field(ge=0)] | None = None
 
 
 class Capture(_Record):
@@ -106,6 +166,7 @@ class Capture(_Record):
     licence: str
     photos: tuple[Photo, ...]
     clips: tuple[Clip, ...] = ()
+    clock: Clock | None = None
 
 
 class ReferenceView(_Record):
@@ -127,20 +188,44 @@ class ReferenceView(_Record):
 
 
 class Manifest(_Record):
-    """manifest.json, version 1. origin_wgs84: latitude, longitude (degrees), altitude (m) of the ENU origin."""
+    """manifest.json. origin_wgs84: latitude, longitude (degrees), altitude (m) of the ENU origin."""
 
     format: Literal["crowdnerf_lab.captures"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = VERSION
     name: str
     licence: str
+    coordinates: Coordinates = "enu"
     origin_wgs84: Wgs84 | None = None
     captures: tuple[Capture, ...]
     views: tuple[ReferenceView, ...] = ()
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file or an entry that could not be used, and why, with the remedy."""
+
+    file: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a path was recognised as. kind: the format, as people call it; convention: how its poses were understood."""
+
+    kind: str
+    convention: str
+    left_out: tuple[LeftOut, ...] = ()
+
+
+OWN = Source(kind="captures of crowdnerf_lab", convention="camera-to-world, OpenCV axes, metres east, north, up")
+
+
+@dataclass(frozen=True)
 class CaptureSet:
-    """The captures of one event, in a folder. Pictures stay on disk until they are asked for."""
+    """The captures of one event, in a folder. Pictures stay on disk until they are asked for.
+
+    source: what the captures were read from; the lab's own folders unless said.
+    """
 
     root: Path
     name: str
@@ -148,6 +233,8 @@ class CaptureSet:
     origin_wgs84: tuple[float, float, float] | None
     captures: tuple[Capture, ...]
     views: tuple[ReferenceView, ...] = ()
+    coordinates: Coordinates = "enu"
+    source: Source = OWN
 
     @property
     def photos(self) -> tuple[Photo, ...]:
@@ -188,6 +275,7 @@ def read_captures(path: Path | str) -> CaptureSet:
         origin_wgs84=manifest.origin_wgs84,
         captures=manifest.captures,
         views=manifest.views,
+        coordinates=manifest.coordinates,
     )
     _check_files(captures, manifest_path)
     return captures
@@ -206,6 +294,7 @@ def write_captures(captures: CaptureSet, root: Path | str) -> Path:
         origin_wgs84=captures.origin_wgs84,
         captures=captures.captures,
         views=captures.views,
+        coordinates=captures.coordinates,
     )
     _check_files(captures, root / MANIFEST)
     if root.resolve() != captures.root.resolve():
@@ -235,9 +324,9 @@ def _check_format(path: Path, document: dict[str, Any]) -> None:
             f"{path}: format is {document.get('format')!r} instead of {FORMAT!r}; "
             "a transforms.json of nerfstudio, instant-ngp or Blender is read by read_transforms"
         )
-    if document.get("version") != VERSION:
+    if document.get("version") not in READ_VERSIONS:
         raise CaptureError(
-            f"{path}: version is {document.get('version')!r}, this package reads version {VERSION}; "
+            f"{path}: version is {document.get('version')!r}, this package reads versions 1 and 2; "
             "update the package, or write the captures again with this one"
         )
 

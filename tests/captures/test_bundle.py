@@ -175,7 +175,7 @@ def test_another_format(written):
     assert "read_transforms" in message
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None, 1.5])
+@pytest.mark.parametrize("version", [3, 0, "1", None, 1.5])
 def test_unknown_versions(written, version):
     message = refusal(edited(written, lambda document: document.update(version=version)))
     assert f"version is {version!r}" in message
