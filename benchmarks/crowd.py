@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.conditions import conditions, finish, print_table
 from benchmarks.trial import judged
-from crowdnerf_lab.captures.bundle import CaptureSet, read_captures
+from crowdnerf_lab.captures.bundle import CaptureSet, read_bundle
 from crowdnerf_lab.captures.calibration import calibrate
 from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.captures.spoiling import screened, with_bad_captures
@@ -47,7 +47,7 @@ OFF_TURN, OFF_SHIFT = math.radians(1), 0.3
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
-    captures = read_captures(given.scene)
+    captures = read_bundle(given.scene)
     spoiled, _ = calibrate(captures, poses="truth", photos="spoiled", progress=False)
     spoiled = _held_out(spoiled, given.views).downscaled(given.downscale)
     kept = {photo.file for photo in screen(captures, progress=False)[0].photos}

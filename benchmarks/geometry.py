@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.conditions import conditions, finish, print_table
-from crowdnerf_lab.captures.bundle import read_captures
+from crowdnerf_lab.captures.bundle import read_bundle
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.fields.storage import load_field, sh_grid_of
 from crowdnerf_lab.geometry import OPAQUE, axial_depth, depth_error, mesh_of, read_depth, write_geometry
@@ -21,7 +21,7 @@ from crowdnerf_lab.uncertainty import gather_evidence, sparsification, uncertain
 
 def main() -> None:
     arguments = _arguments()
-    captures = read_captures(arguments.scene)
+    captures = read_bundle(arguments.scene)
     scene = read_scene(arguments.scene, photos=arguments.photos)
     appearance = None
     if arguments.field is not None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crowdnerf_lab import figures
     from crowdnerf_lab.cameras import Cameras, look_at, pinhole
-    from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, read_captures, write_captures
+    from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, write_captures
     from crowdnerf_lab.captures.calibration import CalibrationReport, calibrate
     from crowdnerf_lab.captures.coverage import Coverage, coverage, requests
     from crowdnerf_lab.captures.posed_formats import read_transforms
+    from crowdnerf_lab.captures.reading import read_captures
     from crowdnerf_lab.captures.scenes import read_scene
     from crowdnerf_lab.captures.screening import ScreeningReport, screen
     from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact, write_artefact
@@ -143,10 +144,11 @@ __all__ = [
 _MODULES = ("figures",)
 _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
-    "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "read_captures", "write_captures"),
+    "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
     "captures.calibration": ("CalibrationReport", "calibrate"),
     "captures.coverage": ("Coverage", "coverage", "requests"),
     "captures.posed_formats": ("read_transforms",),
+    "captures.reading": ("read_captures",),
     "captures.scenes": ("read_scene",),
     "captures.screening": ("ScreeningReport", "screen"),
     "catalogue.artefact": ("Artefact", "open_artefact", "write_artefact"),

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
-from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_captures, write_captures
+from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.calibration import calibrate
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.screening import screen
@@ -67,7 +67,7 @@ class Workbench:
         folder = self.root / "screened"
         if not (folder / MANIFEST).exists():
             write_captures(screen(concert())[0], folder)
-        return read_captures(folder)
+        return read_bundle(folder)
 
     def captures_to_calibrate(self) -> CaptureSet:
         """As many of them, UE after UE, as the preset gives to structure from motion."""

@@ -254,7 +254,7 @@ class CaptureSet:
         return replace(self, captures=tuple(capture for capture in kept if capture.photos or capture.clips))
 
 
-def read_captures(path: Path | str) -> CaptureSet:
+def read_bundle(path: Path | str) -> CaptureSet:
     """Read and validate a folder of captures (or its manifest.json). No picture is opened.
 
     Raises CaptureError naming the manifest, the field and the remedy: not JSON, another format or version, a field that
@@ -311,7 +311,7 @@ def concert() -> CaptureSet:
         raise CaptureError(
             f"no concert at {data / 'concert'}; work in a checkout, or set CROWDNERF_DATA to its data folder"
         )
-    return read_captures(data / "concert")
+    return read_bundle(data / "concert")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, read_captures
+from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, read_bundle
 from crowdnerf_lab.captures.calibration import Align, Poses, calibrate
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.posed_formats import read_transforms
@@ -37,7 +37,7 @@ def read_scene(
     if not path.exists():
         raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
     if path.name == MANIFEST or (path / MANIFEST).is_file():
-        captures = read_captures(path)
+        captures = read_bundle(path)
         scene = _of_a_crowd(screen(captures)[0] if screened else captures, poses=poses, photos=photos)
         scene = scene if len(scene.held_out) else _every(scene, held_out_every)
     else:

@@ -23,7 +23,7 @@ from crowdnerf_lab.captures.bundle import (
     ReportedPose,
     Truth,
     concert,
-    read_captures,
+    read_bundle,
     write_captures,
 )
 from crowdnerf_lab.files import FileError
@@ -102,7 +102,7 @@ def first_photo(document: dict) -> dict:
 
 def refusal(path: Path) -> str:
     with pytest.raises(CaptureError) as caught:
-        read_captures(path)
+        read_bundle(path)
     return str(caught.value)
 
 
@@ -111,15 +111,15 @@ def test_captures_are_read_as_they_were_written(tmp_path):
     captures = small_event(tmp_path / "event")
     manifest = write_captures(captures, captures.root)
     assert manifest == tmp_path / "event" / "manifest.json"
-    assert read_captures(manifest) == captures
-    assert read_captures(manifest.parent) == captures
+    assert read_bundle(manifest) == captures
+    assert read_bundle(manifest.parent) == captures
     assert [photo.file for photo in captures.photos] == ["photos/a0.png", "photos/a1.png", "photos/b0.png"]
 
 
 def test_written_elsewhere_a_folder_stands_alone(tmp_path):
     captures = small_event(tmp_path / "event")
     write_captures(captures.keeping({"photos/b0.png"}), tmp_path / "copy")
-    copy = read_captures(tmp_path / "copy")
+    copy = read_bundle(tmp_path / "copy")
     assert [c.ue for c in copy.captures] == ["ueB"]
     files = sorted(path.name for path in (tmp_path / "copy").rglob("*") if path.is_file())
     assert files == ["b.mp4", "b0.png", "manifest.json", "v.png", "v_depth.png"]
@@ -289,7 +289,7 @@ def test_whatever_stands_in_a_field_is_read_or_refused(written, data):
     broken = written.with_name("broken.json")
     broken.write_text(json.dumps(document))
     with suppress(CaptureError):
-        read_captures(broken)
+        read_bundle(broken)
 
 
 @pytest.mark.row("S62")

@@ -1,0 +1,1 @@
+"""What the lab makes of what a crowd sends: calibration, screening, ingest, synchronisation, faces."""
