@@ -1,7 +1,7 @@
 """High dynamic range video (HLG, PQ) to sRGB bytes, so that it looks like the same shot without it.
 
-Signal -> light of the display in units of reference white (203 cd/m2, ITU-R BT.2408) -> Rec. 709 primaries -> highlights
-rolled off above a knee -> sRGB. What is darker than the knee keeps its brightness; hues keep their ratios.
+Signal -> light of the display in units of reference white (203 cd/m2, ITU-R BT.2408) -> Rec. 709 primaries ->
+highlights rolled off above a knee -> sRGB. What is darker than the knee keeps its brightness; hues keep their ratios.
 """
 
 from functools import cache

@@ -155,15 +155,16 @@ def pictures(path: Path | str, *, warn: Callable[[str], None] = logger.warning) 
         last: float | None = None
         for count, decoded in enumerate(_decoded(container, stream, path, warn=warn)):
             _check_pixels(path, decoded.width, decoded.height)
-            time_s = decoded.time if decoded.time is not None else _next_time(last, stream)
+            time_s: float = decoded.time if decoded.time is not None else _next_time(last, stream)
             if last is not None and time_s <= last:
                 continue
-            start, last = (time_s if start is None else start), time_s
-            if count >= VIDEO_FRAMES or time_s - start > VIDEO_SECONDS:
+            start = time_s if start is None else start
+            last = time_s
+            if count >= VIDEO_FRAMES or last - start > VIDEO_SECONDS:
                 raise VideoError(
-                    f"{path} holds more than {VIDEO_FRAMES} pictures or {VIDEO_SECONDS:.0f} s; cut it into shorter clips"
+                    f"{path} holds more than {VIDEO_FRAMES} pictures or {VIDEO_SECONDS:.0f} s; cut it into shorter ones"
                 )
-            yield Picture(decoded, time_s=time_s - start, stretch=_stretch(stream))
+            yield Picture(decoded, time_s=last - start, stretch=_stretch(stream))
         if start is None or last is None:
             raise VideoError(f"{path} has no picture that can be decoded; copy or upload it again")
         missing = _declared_duration(container, stream) - (last - start)
@@ -252,10 +253,11 @@ def _pictures_of(container: Any, path: Path) -> Any:
     ]
     if not candidates:
         raise VideoError(f"{path} holds no pictures that move; drop it, or use it for its sound only")
-    default = av.stream.Disposition.default
-    stream = max(candidates, key=lambda stream: (bool(stream.disposition & default), stream.width * stream.height))
-    if stream.codec_context is None:
+    known = [stream for stream in candidates if stream.codec_context is not None]
+    if not known:
         raise VideoError(f"{path} holds pictures in an unknown codec; convert it to MP4 with H.264 or HEVC")
+    default = av.stream.Disposition.default
+    stream = max(known, key=lambda stream: (bool(stream.disposition & default), stream.width * stream.height))
     _check_pixels(path, stream.width, stream.height)
     if _declared_duration(container, stream) > VIDEO_SECONDS:
         raise VideoError(f"{path} is longer than {VIDEO_SECONDS:.0f} s; cut it into shorter clips")
