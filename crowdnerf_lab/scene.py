@@ -83,6 +83,14 @@ class PosedScene:
             held_out=torch.tensor(list(held_out), dtype=torch.int64),
         )
 
+    def holding_out(self, every: int) -> "PosedScene":
+        """The same photos with every `every`-th training photo by name held out, from the first on (0: none more)."""
+        by_name = sorted(self.train.tolist(), key=lambda row: self.image_names[row])
+        taken = set(by_name[::every] if every else ())
+        return self.with_split(
+            [row for row in self.train.tolist() if row not in taken], sorted({*self.held_out.tolist(), *taken})
+        )
+
 
 def area_resized(image: UInt8[Tensor, "_ _ c"], width: int, height: int) -> UInt8[Tensor, "_ _ c"]:
     """An image shrunk by averaging the pixels that fall together."""

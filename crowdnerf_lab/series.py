@@ -30,7 +30,7 @@ from PIL import Image
 
 from crowdnerf_lab.files import write_bytes
 from crowdnerf_lab.presets import Preset, preset
-from crowdnerf_lab.workbench import RUNS_VARIABLE
+from crowdnerf_lab.workbench import RUNS_VARIABLE, root_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ PICTURES = NOTEBOOKS.parent / "data" / "pictures"
 """Pictures from the committed run that the README shows."""
 LARGEST_NOTEBOOK = 4_000_000
 """Bytes of a notebook with its outputs that GitHub and reviewers still show."""
+
+
+FOLDER = "folder"
+"""The parameter of notebooks that run on captures of one's own."""
 
 
 class SeriesError(RuntimeError):
@@ -64,37 +68,52 @@ def numbered_notebooks(folder: Path = NOTEBOOKS) -> tuple[Path, ...]:
 
 
 def run_series(
-    sizes: Preset, *, out: Path, sources: Sequence[Path] | None = None, with_png: bool = False
+    sizes: Preset,
+    *,
+    out: Path,
+    sources: Sequence[Path] | None = None,
+    with_png: bool = False,
+    captures: Path | None = None,
 ) -> tuple[NotebookRun, ...]:
     """Execute notebooks in order and keep them, with all they make, in out/PRESET/.
 
     with_png: figures also carry a PNG twin, for pages that run no script (needs Chromium).
+    captures: a folder of one's own instead of the concert, for the notebooks that have the parameter `folder`; the
+    others are left out, and results go to a folder of that name below out/PRESET/.
     Raises SeriesError at the first notebook that fails; what it had executed until then is kept.
     """
     sources = numbered_notebooks() if sources is None else sources
     for source in sources:
         check_parameters(source)
-    folder = out / sizes.name
+    if captures is not None:
+        sources = [source for source in sources if FOLDER in parameters_of(source)]
+    folder = root_of(sizes, runs=out, captures=captures)
     folder.mkdir(parents=True, exist_ok=True)
     runs = []
     with _jupyter_of_its_own(out=out, with_png=with_png):
         for source in sources:
             logger.info("%-24s running", source.stem)
-            runs.append(_run_notebook(source, sizes, folder=folder))
+            runs.append(_run_notebook(source, sizes, folder=folder, captures=captures))
             logger.info("%-24s %4.0f s   %s", source.stem, runs[-1].seconds, runs[-1].summary)
     return tuple(runs)
 
 
-def check_parameters(source: Path) -> None:
-    """Raise SeriesError unless the notebook's one parameter is `preset` (papermill only warns about a missing one)."""
+def parameters_of(source: Path) -> tuple[str, ...]:
+    """What papermill may set in a notebook, by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{source.stem}.ipynb"
         nbformat.write(notebook_of(source), path)
-        parameters = sorted(papermill.inspect_notebook(path))
-    if parameters != ["preset"]:
+        return tuple(sorted(papermill.inspect_notebook(path)))
+
+
+def check_parameters(source: Path) -> None:
+    """Raise SeriesError unless the notebook's parameters are `preset` and, where it can take captures of one's own,
+    `folder` (papermill only warns about a missing one)."""
+    parameters = parameters_of(source)
+    if parameters not in (("preset",), (FOLDER, "preset")):
         raise SeriesError(
-            f"{source.name} has the parameters {parameters} instead of ['preset']; "
-            "give it one cell tagged 'parameters' that sets preset alone"
+            f"{source.name} has the parameters {list(parameters)} instead of ['preset'] or ['{FOLDER}', 'preset']; "
+            "give it one cell tagged 'parameters' that sets these alone"
         )
 
 
@@ -180,7 +199,8 @@ def _is_passing(output: NotebookNode) -> bool:
     return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
-def _run_notebook(source: Path, sizes: Preset, *, folder: Path) -> NotebookRun:
+def _run_notebook(source: Path, sizes: Preset, *, folder: Path, captures: Path | None) -> NotebookRun:
+    own = {} if captures is None else {FOLDER: str(captures.resolve())}
     output = folder / f"{source.stem}.ipynb"
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
@@ -190,7 +210,7 @@ def _run_notebook(source: Path, sizes: Preset, *, folder: Path) -> NotebookRun:
             executed = papermill.execute_notebook(
                 unexecuted,
                 output,
-                parameters={"preset": sizes.name},
+                parameters={"preset": sizes.name, **own},
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=folder,
@@ -270,7 +290,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="standard", help="tiny, standard or full (default: standard)")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where results go (default: runs)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run")
+    parser.add_argument("--folder", type=Path, help="captures of your own instead of the concert (notebooks 1 and 2)")
     options = parser.parse_args(arguments)
+    if options.command == "refresh" and options.folder:
+        parser.error("refresh writes the notebooks of the concert; use run with --folder")
     logging.basicConfig(level=logging.WARNING)
     report = logging.StreamHandler(sys.stdout)
     logger.addHandler(report)
@@ -279,7 +302,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sources = [path for path in numbered_notebooks() if not options.only or path.stem[:2] in options.only]
         runs = run_series(
-            preset(options.preset), out=options.out, sources=sources, with_png=options.command == "refresh"
+            preset(options.preset),
+            out=options.out,
+            sources=sources,
+            with_png=options.command == "refresh",
+            captures=options.folder,
         )
         logger.info("\n%s", table(runs))
         if options.command == "refresh":

@@ -4,6 +4,7 @@ A notebook asks the workbench for what an earlier one made. What is not there ye
 every notebook can be opened alone.
 """
 
+import hashlib
 import logging
 import os
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.calibration import calibrate
+from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 RUNS_VARIABLE = "CROWDNERF_RUNS"
 """Environment variable that names the folder of all presets' results; without it, `runs` of the checkout."""
 
+HELD_OUT_EVERY = 8
+"""Of one's own photos, every how many is not trained on but judges a field."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -53,20 +58,40 @@ class Views:
 
 @dataclass(frozen=True)
 class Workbench:
-    """The concert at the sizes of one preset, and what has been made of it so far in the folder `root`."""
+    """An event at the sizes of one preset, and what has been made of it so far in the folder `root`.
+
+    folder: captures of one's own; None is the bundled concert.
+    """
 
     root: Path
     preset: Preset
+    folder: Path | None = None
 
     @cached_property
     def _full_scene(self) -> PosedScene:
-        return calibrate(self.captures(), poses="truth")[0]
+        if self.folder is None:
+            return calibrate(self.captures(), poses="truth")[0]
+        captures = self.captures_to_calibrate()
+        poses = "given" if all(photo.camera for photo in captures.photos) else "colmap"
+        scene, _ = calibrate(captures, poses=poses, workspace=self.root / "colmap")
+        return scene if len(scene.held_out) else scene.holding_out(HELD_OUT_EVERY)
+
+    def received(self) -> CaptureSet:
+        """What the crowd sent: the concert as it is, or one's own captures, taken in as an upload would be."""
+        if self.folder is None:
+            return concert()
+        from crowdnerf_lab.captures.ingest import ingest
+
+        root = self.root / "received"
+        if not (root / MANIFEST).exists():
+            ingest(self.folder, root)
+        return read_bundle(root)
 
     def captures(self) -> CaptureSet:
         """The crowd's photos that passed the screening."""
         folder = self.root / "screened"
         if not (folder / MANIFEST).exists():
-            write_captures(screen(concert())[0], folder)
+            write_captures(screen(self.received())[0], folder)
         return read_bundle(folder)
 
     def captures_to_calibrate(self) -> CaptureSet:
@@ -202,11 +227,29 @@ class Workbench:
         )
 
 
-def open_workbench(name: str) -> Workbench:
-    """The workbench of the preset called `name`, in the folder of that name below $CROWDNERF_RUNS or `runs`."""
-    sizes = preset(name)
+def open_workbench(name: str, *, folder: Path | str = "") -> Workbench:
+    """The workbench of the preset called `name`, in the folder of that name below $CROWDNERF_RUNS or `runs`.
+
+    folder: captures of one's own (anything that `read_captures` recognises) instead of the concert; what is made of
+    them is kept apart.
+    """
     setting = os.environ.get(RUNS_VARIABLE)
     runs = Path(setting) if setting else Path(__file__).resolve().parents[1] / "runs"
-    root = runs / sizes.name
+    captures = Path(folder).expanduser() if str(folder) else None
+    root = root_of(preset(name), runs=runs, captures=captures)
     root.mkdir(parents=True, exist_ok=True)
-    return Workbench(root, sizes)
+    return Workbench(root, preset(name), folder=captures)
+
+
+def root_of(sizes: Preset, *, runs: Path, captures: Path | None) -> Path:
+    """Where a workbench keeps what it makes: runs/PRESET, and for captures of one's own a folder of their name in it.
+
+    Raises CaptureError when there are no such captures.
+    """
+    if captures is None:
+        return runs / sizes.name
+    if not captures.exists():
+        raise CaptureError(f"{captures} does not exist; give a folder of photos, videos or a scene with poses")
+    place = captures.resolve()
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:6]
+    return runs / sizes.name / f"{place.stem}-{digest}"

@@ -101,6 +101,16 @@ def test_shrinking_to_nothing_is_refused():
         scene().downscaled(9)
 
 
+def test_every_nth_photo_by_name_is_held_out_besides_those_that_were():
+    whole = scene().with_split(range(len(scene())), [])
+    apart = whole.holding_out(2)
+    by_name = sorted(range(len(whole)), key=lambda row: whole.image_names[row])
+    assert apart.held_out.tolist() == sorted(by_name[::2])
+    assert sorted([*apart.train.tolist(), *apart.held_out.tolist()]) == list(range(len(whole)))
+    assert torch.equal(apart.holding_out(0).train, apart.train)
+    assert set(apart.held_out.tolist()) < set(apart.holding_out(2).held_out.tolist())
+
+
 def test_photos_are_read_as_colour_from_0_to_1():
     image = scene().image(2)
     assert image.dtype == torch.float32

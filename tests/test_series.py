@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from crowdnerf_lab import series
+from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.presets import preset
 from crowdnerf_lab.series import SeriesError, refresh, run_series
 
@@ -71,6 +72,27 @@ def test_a_notebook_without_the_one_parameter_is_refused_before_anything_runs(tm
     source.write_text(text)
     with pytest.raises(SeriesError, match=r"00_try.py has the parameters .* instead of \['preset'\]"):
         run_series(SIZES, out=tmp_path / "runs", sources=[source])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_captures_of_ones_own_go_to_the_notebooks_that_can_take_them(tmp_path: Path):
+    own = tmp_path / "my holiday"
+    own.mkdir()
+    text = '# %% tags=["parameters"]\npreset = "standard"\nfolder = ""\n\n# %% tags=["check"]\nprint(preset, folder)\n'
+    (tmp_path / "00_able.py").write_text(text)
+    sources = [tmp_path / "00_able.py", notebook(tmp_path, "01_not", '# %% tags=["check"]\nprint(preset)\n')]
+    (run,) = run_series(SIZES, out=tmp_path / "runs", sources=sources, captures=own)
+    assert run.name == "00_able"
+    assert run.summary == f"tiny {own}"
+    assert run.path.parent.parent == tmp_path / "runs" / "tiny"
+    assert run.path.parent.name.startswith("my holiday-")
+    both = run_series(SIZES, out=tmp_path / "runs", sources=sources)
+    assert [run.summary for run in both] == ["tiny", "tiny"]
+
+
+def test_captures_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path):
+    with pytest.raises(CaptureError, match="nowhere does not exist"):
+        run_series(SIZES, out=tmp_path / "runs", sources=[], captures=tmp_path / "nowhere")
     assert not (tmp_path / "runs").exists()
 
 
