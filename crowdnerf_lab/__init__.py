@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, write_captures
     from crowdnerf_lab.captures.calibration import CalibrationReport, calibrate
     from crowdnerf_lab.captures.coverage import Coverage, coverage, requests
-    from crowdnerf_lab.captures.posed_formats import read_transforms
     from crowdnerf_lab.captures.reading import read_captures
     from crowdnerf_lab.captures.scenes import read_scene
     from crowdnerf_lab.captures.screening import ScreeningReport, screen
@@ -127,7 +126,6 @@ __all__ = [
     "read_captures",
     "read_profile",
     "read_scene",
-    "read_transforms",
     "render_and_encode",
     "render_view",
     "requests",
@@ -147,7 +145,6 @@ _NAMES_OF = {
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
     "captures.calibration": ("CalibrationReport", "calibrate"),
     "captures.coverage": ("Coverage", "coverage", "requests"),
-    "captures.posed_formats": ("read_transforms",),
     "captures.reading": ("read_captures",),
     "captures.scenes": ("read_scene",),
     "captures.screening": ("ScreeningReport", "screen"),

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid
-from crowdnerf_lab.captures.posed_formats import opencv_to_opengl
+from crowdnerf_lab.captures.axes import opencv_to_opengl
 from crowdnerf_lab.files import write_json
 from crowdnerf_lab.scene import PosedScene
 

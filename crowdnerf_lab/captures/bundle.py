@@ -322,7 +322,7 @@ def _check_format(path: Path, document: dict[str, Any]) -> None:
     if document.get("format") != FORMAT:
         raise CaptureError(
             f"{path}: format is {document.get('format')!r} instead of {FORMAT!r}; "
-            "a transforms.json of nerfstudio, instant-ngp or Blender is read by read_transforms"
+            "a transforms.json of nerfstudio, instant-ngp or Blender is read by read_captures"
         )
     if document.get("version") not in READ_VERSIONS:
         raise CaptureError(

@@ -1,10 +1,69 @@
 """Captures of any kind, recognised by what lies in their folder."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
-from crowdnerf_lab.captures.bundle import CaptureSet, read_bundle
+from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, Consent, read_bundle
+from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.formats import transforms
+from crowdnerf_lab.captures.formats.pictures import visible
+
+logger = logging.getLogger(__name__)
+
+_POSED_FORMATS: tuple[ModuleType, ...] = (transforms,)
+"""Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
 
 
-def read_captures(path: Path | str) -> CaptureSet:
-    """Read the captures at `path`."""
-    return read_bundle(path)
+def read_captures(path: Path | str, *, consent: Consent | None = None, licence: str = "unknown") -> CaptureSet:
+    """Read captures of any kind: a folder or a file in it. What it was recognised as is in `source`, and logged.
+
+    consent, licence: what holds for captures that do not carry their own; by default they may be trained on and not
+    published. Pictures are not decoded and stay where they are. Raises CaptureError for a broken file, and for a path
+    with nothing usable, naming what was looked for.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
+    if path.name == MANIFEST or (path / MANIFEST).is_file():
+        captures = read_bundle(path)
+    else:
+        captures = _licensed(_read_foreign(path), consent=consent, licence=licence)
+    logger.info("%s: recognised %s", path, summary(captures))
+    return captures
+
+
+def summary(captures: CaptureSet) -> str:
+    """One line: what captures were recognised as, how many there are and how many were left out."""
+    photos, clips = len(captures.photos), sum(len(capture.clips) for capture in captures.captures)
+    left_out = len(captures.source.left_out)
+    return (
+        f"{captures.source.kind}: {photos} photos and {clips} clips of {len(captures.captures)} UEs"
+        f" ({captures.source.convention}){f'; left out {left_out}' if left_out else ''}"
+    )
+
+
+def _read_foreign(path: Path) -> CaptureSet:
+    for place in dict.fromkeys((path, _unwrapped(path))):
+        for form in _POSED_FORMATS:
+            if form.recognises(place):
+                return form.read(place)
+    looked_for = ", ".join(form.LOOKED_FOR for form in _POSED_FORMATS)
+    raise CaptureError(f"{path} holds neither {looked_for}; give the file or the folder that holds it")
+
+
+def _unwrapped(path: Path) -> Path:
+    """The folder that an unpacked archive really means: as long as a folder holds one folder alone, that one."""
+    while path.is_dir() and len(within := visible(path)) == 1 and within[0].is_dir() and not within[0].is_symlink():
+        path = within[0]
+    return path
+
+
+def _licensed(captures: CaptureSet, *, consent: Consent | None, licence: str) -> CaptureSet:
+    update = {"licence": licence} | ({"consent": consent} if consent else {})
+    return replace(
+        captures,
+        licence=licence,
+        captures=tuple(capture.model_copy(update=update) for capture in captures.captures),
+    )

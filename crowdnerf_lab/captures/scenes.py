@@ -1,12 +1,13 @@
-"""Any scene the package can read, from its folder: a crowd's captures, or photos that come with poses."""
+"""Any scene from its folder: a crowd's captures, or photos that come with poses."""
 
 from pathlib import Path
 from typing import Literal
 
-from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, read_bundle
+from crowdnerf_lab.captures.bundle import CaptureSet
 from crowdnerf_lab.captures.calibration import Align, Poses, calibrate
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.posed_formats import read_transforms
+from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.scene import PosedScene, check_trainable
 
@@ -20,11 +21,12 @@ def read_scene(
     photos: Literal["spoiled", "clean"] = "spoiled",
     screened: bool = True,
 ) -> PosedScene:
-    """A scene to train on, from a folder with manifest.json, transforms.json or transforms_train.json, or such a file.
+    """A scene to train on, from a folder of any kind that `read_captures` knows, or a file in it.
 
     downscale: shrink the photos this many times. Held out is what the scene itself sets apart, else every
-    `held_out_every`-th photo by name, from the first on (0: none). poses, photos: for a crowd's captures; 'calibrated'
-    is structure from motion, fitted to the truth if there is one, since the reference views stand in its frame.
+    `held_out_every`-th photo by name, from the first on (0: none). Where another tool found the cameras, they are
+    taken. poses, photos: for a crowd's captures; 'calibrated' is structure from motion, fitted to the truth if there is
+    one, since the reference views stand in its frame; it is used for 'truth', too, where a crowd has none.
     screened: leave out a crowd's photos that the screening rejects.
 
     Raises CaptureError, CalibrationError or SceneError naming what is wrong with the folder.
@@ -33,15 +35,14 @@ def read_scene(
         raise ValueError(
             f"downscale is {downscale}; give 1 for full size, or how many times smaller the photos shall be"
         )
-    path = Path(path)
-    if not path.exists():
-        raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
-    if path.name == MANIFEST or (path / MANIFEST).is_file():
-        captures = read_bundle(path)
-        scene = _of_a_crowd(screen(captures)[0] if screened else captures, poses=poses, photos=photos)
-        scene = scene if len(scene.held_out) else _every(scene, held_out_every)
+    captures = read_captures(path)
+    simulated = any(photo.truth for photo in captures.photos)
+    if any(photo.camera for photo in captures.photos) and not simulated:
+        scene = scene_of_given(captures, held_out_every=held_out_every)
     else:
-        scene, _ = read_transforms(path, held_out_every=held_out_every)
+        kept = screen(captures)[0] if screened else captures
+        scene = _of_a_crowd(kept, poses=poses if simulated or poses != "truth" else "calibrated", photos=photos)
+        scene = scene if len(scene.held_out) else _every(scene, held_out_every)
     check_trainable(scene)
     return scene.downscaled(downscale)
 

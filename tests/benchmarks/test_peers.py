@@ -15,7 +15,7 @@ from benchmarks.peers.opensplat import Clock, run_opensplat
 from benchmarks.peers.project import PeerError, ScenePoints, through_ideal_lenses, triangulated, write_project
 from benchmarks.peers.splats import C0, read_splats, render_splats
 from crowdnerf_lab.cameras import look_at, pinhole, project
-from crowdnerf_lab.captures.posed_formats import read_transforms
+from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.rendering import render_view
 from tests.toy_field import ToyField, toy_scene
@@ -63,7 +63,7 @@ def test_a_project_holds_the_training_photos_alone_and_reads_back(tmp_path: Path
     document = json.loads(write_project(scene, tmp_path, points=POINTS).read_text())
     assert len(document["frames"]) == len(scene.train) == len(list((tmp_path / "images").iterdir()))
     assert (tmp_path / document["ply_file_path"]).read_bytes().startswith(b"ply\n")
-    back, _ = read_transforms(tmp_path, held_out_every=0)
+    back = read_scene(tmp_path, held_out_every=0)
     torch.testing.assert_close(back.cameras.camera_to_world, scene.cameras.camera_to_world[scene.train])
     assert torch.equal(back.images[0], scene.images[int(scene.train[0])])
 

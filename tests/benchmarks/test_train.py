@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import train
 from benchmarks.trial import Trial, prepared, run_trial
-from crowdnerf_lab.captures.posed_formats import write_transforms
+from crowdnerf_lab.captures.exporting import write_transforms
 from tests.toy_field import toy_scene
 
 

@@ -172,7 +172,7 @@ def test_a_giant_manifest_is_not_read(written, monkeypatch):
 def test_another_format(written):
     message = refusal(edited(written, lambda document: document.update(format="nerfstudio")))
     assert "'nerfstudio'" in message
-    assert "read_transforms" in message
+    assert "read_captures" in message
 
 
 @pytest.mark.parametrize("version", [3, 0, "1", None, 1.5])

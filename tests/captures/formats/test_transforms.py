@@ -7,19 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from crowdnerf_lab.cameras import look_at, project
+from crowdnerf_lab.captures.axes import opencv_to_opengl
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.posed_formats import (
-    MissingFiles,
-    opencv_to_opengl,
-    opengl_to_opencv,
-    read_transforms,
-    write_transforms,
-)
+from crowdnerf_lab.captures.exporting import write_transforms
+from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.scene import PosedScene, SceneError
 
 WIDTH, HEIGHT = 32, 24
@@ -53,20 +48,18 @@ def pixel_of(scene: PosedScene, index: int, point: tuple[float, float, float]) -
     return pixel.tolist(), float(depth)
 
 
-@given(st.lists(st.floats(-10, 10, width=32), min_size=12, max_size=12))
-def test_axis_conversions_are_inverse_and_keep_the_position(numbers):
-    pose = torch.tensor(numbers).reshape(3, 4)
-    assert torch.equal(opencv_to_opengl(opengl_to_opencv(pose)), pose)
-    assert torch.equal(opengl_to_opencv(pose)[:, 3], pose[:, 3])
-    assert torch.equal(opengl_to_opencv(pose)[:, 0], pose[:, 0])
+def scene_at(path: Path, *, held_out_every: int = 8) -> PosedScene:
+    return scene_of_given(read_captures(path), held_out_every=held_out_every)
 
 
 def test_nerfstudio_with_distortion_projects_where_its_convention_says(tmp_path):
     lens = {"fl_x": 40.0, "fl_y": 30.0, "cx": 15.0, "cy": 13.0, "w": WIDTH, "h": HEIGHT}
     distortion = {"k1": 0.1, "k2": 0.01, "p1": 0.003, "p2": -0.002}
     document = {"camera_model": "OPENCV", **lens, **distortion, "frames": frames(4)}
-    scene, missing = read_transforms(folder_with(tmp_path, document))
-    assert missing == MissingFiles(listed=4, absent=(), unreadable=())
+    captures = read_captures(folder_with(tmp_path, document))
+    assert captures.source.left_out == ()
+    scene = scene_of_given(captures)
+    assert len(scene) == 4
     # One metre right and half a metre up at five metres: x = 0.2, y = -0.1 in OpenCV's image plane.
     x, y = 0.2, -0.1
     r2 = x * x + y * y
@@ -79,7 +72,7 @@ def test_nerfstudio_with_distortion_projects_where_its_convention_says(tmp_path)
 
 
 def test_a_point_to_the_right_and_above_lands_right_and_above(tmp_path):
-    scene, _ = read_transforms(folder_with(tmp_path, {"fl_x": 40.0, "frames": frames(4)}))
+    scene = scene_at(folder_with(tmp_path, {"fl_x": 40.0, "frames": frames(4)}))
     (u, v), depth = pixel_of(scene, 2, (3.0, 8.0, 1.0))
     assert u > WIDTH / 2
     assert v < HEIGHT / 2
@@ -98,17 +91,17 @@ def test_instant_ngp_keeps_measured_focals_over_angles(tmp_path):
         "aabb_scale": 4,
         "frames": [{**frame, "sharpness": 31.7} for frame in frames(4)],
     }
-    scene, _ = read_transforms(folder_with(tmp_path, document))
+    scene = scene_at(folder_with(tmp_path, document))
     assert scene.cameras.focal[0].tolist() == [41.0, 42.0]
     assert scene.cameras.centre[0].tolist() == [WIDTH / 2, HEIGHT / 2]
 
 
 def test_angles_alone_give_the_focal(tmp_path):
     angle = 2 * math.atan(0.5)
-    scene, _ = read_transforms(folder_with(tmp_path, {"camera_angle_x": angle, "frames": frames(4)}))
+    scene = scene_at(folder_with(tmp_path, {"camera_angle_x": angle, "frames": frames(4)}))
     assert scene.cameras.focal[0].tolist() == pytest.approx([WIDTH, WIDTH])
     both = {"camera_angle_x": angle, "camera_angle_y": angle, "frames": frames(4)}
-    scene, _ = read_transforms(folder_with(tmp_path / "both", both))
+    scene = scene_at(folder_with(tmp_path / "both", both))
     assert scene.cameras.focal[0].tolist() == pytest.approx([WIDTH, HEIGHT])
 
 
@@ -116,7 +109,7 @@ def test_a_frames_own_lens_wins(tmp_path):
     document = {"fl_x": 40.0, "fl_y": 44.0, "k1": 0.5, "frames": frames(4)}
     document["frames"][1] |= {"fl_x": 60.0, "cx": 10.0, "k1": 0.0}
     document["frames"][2] |= {"camera_angle_x": 2 * math.atan(0.5)}
-    scene, _ = read_transforms(folder_with(tmp_path, document))
+    scene = scene_at(folder_with(tmp_path, document))
     assert scene.cameras.focal.tolist() == [[40, 44], [60, 60], pytest.approx([32, 32]), [40, 44]]
     assert scene.cameras.centre[1].tolist() == [10, 12]
     assert scene.cameras.distortion[:, 0].tolist() == [0.5, 0.0, 0.5, 0.5]
@@ -124,7 +117,7 @@ def test_a_frames_own_lens_wins(tmp_path):
 
 def test_smaller_pictures_than_the_lens_was_measured_for(tmp_path):
     document = {"fl_x": 80.0, "fl_y": 70.0, "cx": 33.0, "w": 2 * WIDTH, "h": 2 * HEIGHT, "frames": frames(4)}
-    scene, _ = read_transforms(folder_with(tmp_path, document))
+    scene = scene_at(folder_with(tmp_path, document))
     assert scene.cameras.focal[0].tolist() == [40, 35]
     assert scene.cameras.centre[0].tolist() == [16.5, 12]
     assert (int(scene.cameras.width[0]), int(scene.cameras.height[0])) == (WIDTH, HEIGHT)
@@ -132,20 +125,20 @@ def test_smaller_pictures_than_the_lens_was_measured_for(tmp_path):
 
 def test_every_eighth_photo_by_name_is_held_out(tmp_path):
     document = {"fl_x": 40.0, "frames": frames(17)[::-1]}
-    scene, _ = read_transforms(folder_with(tmp_path, document))
+    scene = scene_at(folder_with(tmp_path, document))
     assert list(scene.image_names) == [f"images/{i:03d}.png" for i in range(17)]
     assert scene.cameras.positions[:, 0].tolist() == list(range(17))
     assert scene.held_out.tolist() == [0, 8, 16]
     assert sorted(scene.train.tolist() + scene.held_out.tolist()) == list(range(17))
-    assert read_transforms(tmp_path, held_out_every=5)[0].held_out.tolist() == [0, 5, 10, 15]
-    assert read_transforms(tmp_path, held_out_every=0)[0].held_out.tolist() == []
+    assert scene_at(tmp_path, held_out_every=5).held_out.tolist() == [0, 5, 10, 15]
+    assert scene_at(tmp_path, held_out_every=0).held_out.tolist() == []
 
 
 def test_nerfstudios_own_split_is_kept(tmp_path):
     document = {"fl_x": 40.0, "frames": frames(6)}
     names = [frame["file_path"] for frame in document["frames"]]
     document |= {"train_filenames": names[:3], "val_filenames": names[3:4], "test_filenames": names[4:5]}
-    scene, _ = read_transforms(folder_with(tmp_path, document))
+    scene = scene_at(folder_with(tmp_path, document))
     assert scene.train.tolist() == [0, 1, 2]
     assert scene.held_out.tolist() == [4]
 
@@ -162,20 +155,20 @@ def test_blenders_split_pictures_without_extension_and_white_background(tmp_path
     rgba = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
     rgba[:, : WIDTH // 2] = 10, 20, 30, 255
     Image.fromarray(rgba).save(root / "train" / "000.png")
-    scene, missing = read_transforms(root)
-    assert missing.listed == 9
+    scene = scene_at(root)
+    assert len(scene) == 9
     names = scene.image_names
-    assert [names[row] for row in scene.train] == [f"train/{i:03d}" for i in range(4)]
-    assert [names[row] for row in scene.held_out] == [f"test/{i:03d}" for i in range(3)]
-    first = scene.images[names.index("train/000")]
+    assert [names[row] for row in scene.train] == [f"train/{i:03d}.png" for i in range(4)]
+    assert [names[row] for row in scene.held_out] == [f"test/{i:03d}.png" for i in range(3)]
+    first = scene.images[names.index("train/000.png")]
     assert first[0, 0].tolist() == [10, 20, 30]
     assert first[0, -1].tolist() == [255, 255, 255]
     assert scene.cameras.focal[0, 0] == pytest.approx(WIDTH / 2 / math.tan(0.35))
 
 
 def test_blender_without_test_photos_holds_out_its_validation(tmp_path):
-    scene, _ = read_transforms(blender_folder(tmp_path, {"train": 4, "val": 2}))
-    assert [scene.image_names[row] for row in scene.held_out] == ["val/000", "val/001"]
+    scene = scene_at(blender_folder(tmp_path, {"train": 4, "val": 2}))
+    assert [scene.image_names[row] for row in scene.held_out] == ["val/000.png", "val/001.png"]
 
 
 def test_cut_out_photos_give_the_box_of_their_object(tmp_path):
@@ -187,45 +180,44 @@ def test_cut_out_photos_give_the_box_of_their_object(tmp_path):
         for i, pose in enumerate(poses)
     ]
     root = folder_with(tmp_path, {"camera_angle_x": 0.7, "frames": listed}, name="transforms_train.json", size=(40, 40))
-    whole, _ = read_transforms(root)
+    whole = scene_at(root)
     rgba = np.zeros((40, 40, 4), dtype=np.uint8)
     rgba[12:28, 12:28] = 200, 100, 50, 255
     for i in range(8):
         Image.fromarray(rgba).save(root / "train" / f"{i}.png")
-    scene, _ = read_transforms(root)
+    scene = scene_at(root)
     # Sixteen of forty pixels at a distance of 4, which spans 2.92: a half size of 0.58, or a little more.
     assert scene.bounds.half_size.min() > 0.5
     assert scene.bounds.half_size.max() < 1.0
     assert (scene.bounds.half_size < whole.bounds.half_size).all()
     Image.fromarray(rgba[..., :3]).save(root / "train" / "1.png")
-    mixed, _ = read_transforms(root)
+    mixed = scene_at(root)
     assert torch.equal(mixed.bounds.half_size, whole.bounds.half_size)
 
 
-def test_absent_and_damaged_photos_are_reported_and_the_rest_goes_on(tmp_path):
+def test_absent_and_damaged_photos_are_reported_and_the_rest_goes_on(tmp_path, caplog):
     root = folder_with(tmp_path, {"fl_x": 40.0, "frames": frames(9)})
     (root / "images" / "003.png").unlink()
     whole = (root / "images" / "005.png").read_bytes()
     (root / "images" / "005.png").write_bytes(whole[:40])
     (root / "images" / "006.png").write_bytes(b"")
-    scene, missing = read_transforms(root)
+    captures = read_captures(root)
+    scene = scene_of_given(captures)
     assert len(scene) == 6
-    assert missing.listed == 9
-    assert missing.absent == ("images/003.png",)
-    assert len(missing.unreadable) == 2
-    assert "005.png" in missing.unreadable[0]
-    assert "006.png is empty" in missing.unreadable[1]
+    problems = {left.file: left.problem for left in captures.source.left_out}
+    assert "does not exist" in problems["images/003.png"]
+    assert "images/006.png is empty" in problems["images/006.png"]
+    assert "3 of 9 listed photos are absent or cannot be used" in caplog.text
     assert scene.held_out.tolist() == [0]
 
 
 def test_what_is_written_is_read_again(tmp_path):
     lens = {"fl_x": 40.0, "fl_y": 41.0, "cx": 15.5, "cy": 12.5, "k1": 0.1, "p2": -0.01}
     document = {**lens, "frames": frames(7)}
-    scene, _ = read_transforms(folder_with(tmp_path / "given", document))
+    scene = scene_at(folder_with(tmp_path / "given", document))
     scene = scene.with_split([1, 2, 3, 4], [0, 6])
     path = write_transforms(scene, tmp_path / "written")
-    again, missing = read_transforms(path)
-    assert missing.absent == ()
+    again = scene_at(path)
     assert again.train.tolist() == [1, 2, 3, 4]
     assert again.held_out.tolist() == [0, 6]
     for name in ("camera_to_world", "focal", "centre", "distortion", "width", "height"):
@@ -235,7 +227,7 @@ def test_what_is_written_is_read_again(tmp_path):
 
 def refusal(root: Path) -> str:
     with pytest.raises(CaptureError) as caught:
-        read_transforms(root)
+        read_captures(root)
     return str(caught.value)
 
 
@@ -262,9 +254,22 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_frames_are_named_with_a_remedy(tmp_path, name):
+def test_broken_frames_are_left_out_and_named_with_a_remedy(tmp_path, name):
     document, words = BROKEN[name]
-    message = refusal(folder_with(tmp_path, document))
+    captures = read_captures(folder_with(tmp_path, document))
+    assert [photo.file for photo in captures.photos] == ["images/000.png", "images/001.png", "images/003.png"]
+    (left,) = captures.source.left_out
+    assert words in left.problem
+    assert "images/002.png" in left.problem
+    assert str(tmp_path / "transforms.json") in left.problem
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_of_broken_frames_alone_is_refused(tmp_path, name):
+    document, words = BROKEN[name]
+    folder_with(tmp_path, document)
+    (tmp_path / "transforms.json").write_text(json.dumps(document | {"frames": document["frames"][2:3]}))
+    message = refusal(tmp_path)
     assert words in message
     assert "images/002.png" in message
     assert str(tmp_path / "transforms.json") in message
@@ -310,4 +315,4 @@ def test_all_photos_gone(tmp_path):
 def test_two_photos_are_too_few(tmp_path):
     root = folder_with(tmp_path, {"fl_x": 40.0, "frames": frames(2)})
     with pytest.raises(SceneError, match="at least 3 views"):
-        read_transforms(root, held_out_every=0)
+        scene_at(root, held_out_every=0)
