@@ -60,13 +60,16 @@ class Face:
 class FaceSearch:
     """How thorough the search is.
 
-    threshold: lowest score of a face; at 0.2 a photo of the concert, where there is none, shows one or two.
-    enlarged: the largest size searched, times the picture's own, unless its longer side would exceed `enlarged_side`
-    pixels; finds the smallest faces. turns: radians by which copies are turned; those of a longer side up to
-    `turned_side` pixels. threads: of the CPU.
+    threshold: lowest score of a face of up to 16 pixels; sure: of one of 64 pixels and more, as the network saw it;
+    between them it rises with the logarithm, as the network is surer of larger faces. turned_more: what is asked on top
+    in turned copies, where more things look like faces. enlarged: the largest size searched, times the picture's own,
+    unless its longer side would exceed `enlarged_side` pixels; finds the smallest faces. turns: radians by which copies
+    are turned, those of a longer side up to `turned_side` pixels. threads: of the CPU.
     """
 
     threshold: float = 0.2
+    sure: float = 0.45
+    turned_more: float = 0.1
     enlarged: float = 2.0
     enlarged_side: int = 1280
     turns: tuple[float, ...] = (math.pi / 2, math.pi, -math.pi / 2)
@@ -86,7 +89,7 @@ def find_faces(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = FaceSearch
         to_picture = np.array([picture.width / level.width, picture.height / level.height] * 2 + [1])
         for turn in (0.0, *(search.turns if max(level.size) <= search.turned_side else ())):
             turned = _turned(level, turn)
-            found = _searched(network, turned, search.threshold)
+            found = _believed(_searched(network, turned, search.threshold), search, turned=turn != 0)
             boxes.append(to_picture * _turned_back(found, turn, size=level.size, turned_size=turned.size))
     found = _distinct(np.concatenate(boxes))
     limits = np.array([picture.width, picture.height] * 2, np.float32)
@@ -130,6 +133,14 @@ def _turned_back(
     return np.stack(
         [centre_x - reach_x, centre_y - reach_y, centre_x + reach_x, centre_y + reach_y, boxes[:, 4]], axis=-1
     )
+
+
+def _believed(boxes: Float[ndarray, "n 5"], search: FaceSearch, *, turned: bool) -> Float[ndarray, "m 5"]:
+    """The boxes, in pixels as the network saw them, whose score suffices for their size."""
+    sizes = np.sqrt(np.prod(boxes[:, 2:4] - boxes[:, :2], axis=-1))
+    largeness = (np.log2(sizes / 16) / 2).clip(0, 1)
+    needed = search.threshold + largeness * (search.sure - search.threshold) + turned * search.turned_more
+    return boxes[boxes[:, 4] >= needed]
 
 
 def _searched(network: Any, picture: Image.Image, threshold: float) -> Float[ndarray, "n 5"]:
