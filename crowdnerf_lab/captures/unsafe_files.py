@@ -15,6 +15,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+PICTURE_BYTES = 128 << 20
+"""More of a file is not read: no picture is so large, and a video's end is no matter."""
 HEAD_BYTES = 1 << 12
 """Where programs that guess a file's kind look for code."""
 TRAILER_BYTES = 1 << 12
@@ -53,7 +55,7 @@ def refuse_unsafe(path: Path | str) -> None:
     """
     path = Path(path)
     with path.open("rb") as file:
-        content = file.read()
+        content = file.read(PICTURE_BYTES)
     end, exif = _parts(content)
     if zipfile.is_zipfile(path):
         raise UnsafeFileError(f"{path} is a zip archive as well as a picture; save the picture again and send that")

@@ -1,0 +1,283 @@
+"""Everything a crowd uploads, taken in: checked, protected, written once, and listed in a manifest.
+
+What was uploaded is listed; workers, each in its sandbox, turn one file at a time into photos (`intake`); the journal
+keeps what is done, so that a second run goes on where the first was stopped; the manifest is written at the end and
+after Ctrl-C. Memory grows with the number of workers; of a photo only its record stays. The same file again changes
+nothing, and one that cannot be read becomes a row of the report.
+"""
+
+import itertools
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm.auto import tqdm
+
+from crowdnerf_lab.captures.archives import is_archive, unpack
+from crowdnerf_lab.captures.bundle import (
+    MANIFEST,
+    Capture,
+    CaptureSet,
+    Consent,
+    LeftOut,
+    Photo,
+    read_bundle,
+    write_captures,
+)
+from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.faces import FaceError, find_faces
+from crowdnerf_lab.captures.intake import Upload, digest_in, take_clip, take_photo
+from crowdnerf_lab.captures.journal import Entry, Heading, Journal
+from crowdnerf_lab.captures.reading import read_captures
+from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxLimits
+from crowdnerf_lab.files import FileError, sha256_of
+from crowdnerf_lab.interrupts import interrupts
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = ".ingest.jsonl"
+PHOTO_LIMITS = SandboxLimits(cpu_seconds=120, wall_seconds=300.0, memory_mb=3072)
+CLIP_LIMITS = SandboxLimits(cpu_seconds=1200, wall_seconds=2400.0, memory_mb=3072)
+LIST_LIMITS = SandboxLimits(cpu_seconds=600, wall_seconds=1200.0, memory_mb=4096, file_mb=4096)
+"""Of unpacking an archive and of reading what lies in a folder."""
+
+
+@dataclass(frozen=True)
+class IngestRow:
+    """What became of one file. file: as it was called in the upload; ue: whose it is, empty when unknown.
+
+    outcome: 'kept'; 'known', because it is in the folder already; 'refused', then with reason and remedy. photos: how
+    many were written of it; faces: how many were made unrecognisable in them.
+    """
+
+    file: str
+    ue: str
+    outcome: Literal["kept", "known", "refused"]
+    reason: str = ""
+    remedy: str = ""
+    photos: int = 0
+    faces: int = 0
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of every file. seconds: from the first file to the last; interrupted: whether files are left."""
+
+    rows: tuple[IngestRow, ...]
+    seconds: float
+    workers: int
+    interrupted: bool
+
+    @property
+    def refused(self) -> tuple[IngestRow, ...]:
+        """Files that could not be taken in, each with reason and remedy."""
+        return tuple(row for row in self.rows if row.outcome == "refused")
+
+    @property
+    def photos(self) -> int:
+        """Photos written by this run."""
+        return sum(row.photos for row in self.rows if row.outcome == "kept")
+
+    @property
+    def photos_per_second(self) -> float:
+        """Photos written a second, 0 when there were none."""
+        return self.photos / self.seconds if self.seconds > 0 else 0.0
+
+    def summary(self) -> str:
+        """One line."""
+        known, faces = sum(row.outcome == "known" for row in self.rows), sum(row.faces for row in self.rows)
+        return (
+            f"{self.photos} photos kept ({self.photos_per_second:.1f} a second, {self.workers} workers), "
+            f"{known} files known already, {len(self.refused)} refused, {faces} faces made unrecognisable"
+            + ("; stopped before the end: run it again to go on" if self.interrupted else "")
+        )
+
+
+def ingest(
+    path: Path | str,
+    root: Path | str,
+    *,
+    consent: Consent | None = None,
+    licence: str = "unknown",
+    faces: bool = True,
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[CaptureSet, IngestReport]:
+    """Take in photos, videos, captures or an archive of them at `path` into the folder `root`, beside what is there.
+
+    consent, licence: what holds for captures that do not carry their own, as in `read_captures`. faces: make faces
+    unrecognisable before anything is written. workers: processes at a time (all cores). Ctrl-C returns what there is.
+    Raises CaptureError or ArchiveError when nothing at `path` can be used, or `root` holds something else; FaceError
+    when faces cannot be looked for; FileError when the disk is full.
+    """
+    path, root = Path(path), Path(root)
+    if root.resolve().is_relative_to(path.resolve()):
+        raise CaptureError(f"{root} lies in {path}, which is to be taken in; choose a folder outside of it")
+    incoming = root.parent / f".{root.name}.incoming"
+    shutil.rmtree(incoming, ignore_errors=True)
+    try:
+        with Sandbox(workers=workers or _cores(), preload=(__name__,)) as sandbox:
+            if faces:
+                sandbox.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
+            uploaded = _listed(sandbox, path, incoming=incoming, consent=consent, licence=licence)
+            before = _before(root, uploaded)
+            return _taken_in(sandbox, uploaded, before=before, faces=faces, progress=progress)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _listed(sandbox: Sandbox, path: Path, *, incoming: Path, consent: Consent | None, licence: str) -> CaptureSet:
+    """What was uploaded, read in the sandbox. Pictures stay where they are; an archive is unpacked into `incoming`."""
+    packed: tuple[LeftOut, ...] = ()
+    if is_archive(path):
+        unpacked = sandbox.run(Job(unpack, (path, incoming / "unpacked"), about=str(path), limits=LIST_LIMITS))
+        path, packed = unpacked.folder, unpacked.left_out
+    arguments = (path, consent, licence)
+    captures: CaptureSet = sandbox.run(Job(_read, arguments, about=str(path), limits=LIST_LIMITS))
+    source = replace(captures.source, left_out=captures.source.left_out + packed)
+    return replace(captures, source=source)
+
+
+def _read(path: Path, consent: Consent | None, licence: str) -> CaptureSet:
+    return read_captures(path, consent=consent, licence=licence)
+
+
+def _before(root: Path, uploaded: CaptureSet) -> CaptureSet:
+    """What the folder holds already, without what a killed run left half-written."""
+    for partial in root.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)
+    if (root / MANIFEST).is_file():
+        return read_bundle(root)
+    return replace(uploaded, root=root, captures=(), views=())
+
+
+def _taken_in(
+    sandbox: Sandbox, uploaded: CaptureSet, *, before: CaptureSet, faces: bool, progress: bool
+) -> tuple[CaptureSet, IngestReport]:
+    heading = Heading(faces=faces, coordinates=uploaded.coordinates, origin_wgs84=uploaded.origin_wgs84)
+    files = sum(len(capture.photos) + len(capture.clips) for capture in uploaded.captures)
+    with (
+        Journal(before.root / JOURNAL, heading) as journal,
+        interrupts() as stop,
+        tqdm(total=files, desc="ingest", unit="file", disable=not progress) as bar,
+    ):
+        began = time.perf_counter()
+        run = _Run(uploaded, before=before, journal=journal, faces=faces)
+        for outcome in sandbox.results(itertools.takewhile(lambda _: not stop.is_set(), run.jobs())):
+            run.finish(outcome)
+            bar.update(len(run.rows) - bar.n)
+        bar.update(len(run.rows) - bar.n)
+        left_out = tuple(_refusal(left.file, "", left.problem) for left in uploaded.source.left_out)
+        report = IngestReport(
+            rows=(*left_out, *run.rows),
+            seconds=time.perf_counter() - began,
+            workers=sandbox.workers,
+            interrupted=len(run.rows) < files,
+        )
+        captures = _together(before, uploaded, run.taken)
+        if captures.captures:
+            write_captures(captures, before.root)
+        if not report.interrupted:
+            journal.finish()
+    logger.info("ingest of %s: %s", uploaded.root, report.summary())
+    return captures, report
+
+
+class _Run:
+    """An upload on its way into a folder. rows: what became of each file; taken: photos and whose they are."""
+
+    def __init__(self, uploaded: CaptureSet, *, before: CaptureSet, journal: Journal, faces: bool) -> None:
+        self.uploaded, self.root, self.journal, self.faces = uploaded, before.root, journal, faces
+        self.known = {digest_in(photo.file) for photo in before.photos}
+        self.done = {entry.digest: entry for entry in journal.entries}
+        self.rows: list[IngestRow] = []
+        self.taken: list[tuple[str, Photo]] = []
+
+    def jobs(self) -> Iterator[Job]:
+        """One job for each file that is not in the folder yet, the next only when it is asked for."""
+        for capture in self.uploaded.captures:
+            for photo in capture.photos:
+                yield from self._job(capture.model_copy(update={"photos": (photo,), "clips": ()}), photo.file)
+            for clip in capture.clips:
+                yield from self._job(capture.model_copy(update={"photos": (), "clips": (clip,)}), clip.file)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Keep what became of a job, on disk first. Raises what is wrong with this machine, not with the file."""
+        if isinstance(outcome.error, (FileError, FaceError)):
+            raise outcome.error
+        (upload,) = outcome.job.arguments
+        entry = Entry(digest=upload.digest, file=outcome.job.about, ue=upload.capture.ue, photos=outcome.value or ())
+        if outcome.error is not None or not entry.photos:
+            problem = outcome.error or f"{entry.file} gave no photo; send a longer or sharper video"
+            entry = entry.model_copy(update={"refused": str(problem) or type(problem).__name__})
+        self.journal.append(entry)
+        self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        self.taken += [(entry.ue, photo) for photo in entry.photos]
+        if entry.refused is not None:
+            self.rows.append(_refusal(entry.file, entry.ue, entry.refused))
+        else:
+            faces = sum(photo.faces or 0 for photo in entry.photos)
+            self.rows.append(IngestRow(entry.file, entry.ue, "kept", photos=len(entry.photos), faces=faces))
+
+    def _job(self, capture: Capture, file: str) -> Iterator[Job]:
+        """The job for a file, unless the folder or the journal has it."""
+        try:
+            source = self.uploaded.path_of(file)
+            digest = sha256_of(source)
+        except OSError as error:
+            self.rows.append(_refusal(file, capture.ue, f"{file} cannot be read ({error}); copy or upload it again"))
+            return
+        if digest_in(digest) in self.known:
+            self.rows.append(IngestRow(file, capture.ue, "known", reason="the same file is in the folder already"))
+            return
+        self.known.add(digest_in(digest))
+        done = self.done.get(digest)
+        if done is not None and all((self.root / photo.file).is_file() for photo in done.photos):
+            self._keep(done)
+            return
+        upload = Upload(source, digest, capture=capture, root=self.root, faces=self.faces)
+        function, limits = (take_photo, PHOTO_LIMITS) if capture.photos else (take_clip, CLIP_LIMITS)
+        yield Job(function, (upload,), about=file, limits=limits)
+
+
+def _refusal(file: str, ue: str, problem: str) -> IngestRow:
+    """A row from a message that ends, as all of the package do, with '; ' and the remedy."""
+    reason, _, remedy = problem.rpartition("; ")
+    return IngestRow(file, ue, "refused", reason=reason or remedy, remedy=remedy if reason else "leave it out")
+
+
+def _together(before: CaptureSet, uploaded: CaptureSet, taken: list[tuple[str, Photo]]) -> CaptureSet:
+    """What was there and what was taken in, UE by UE, photos in order of time: the same whoever finished first."""
+    captures = {capture.ue: capture for capture in before.captures}
+    for capture in uploaded.captures:
+        there = captures.get(capture.ue)
+        if there is None:
+            captures[capture.ue] = capture.model_copy(update={"photos": (), "clips": ()})
+        elif there.consent != capture.consent:
+            both = Consent(
+                train=there.consent.train and capture.consent.train,
+                publish=there.consent.publish and capture.consent.publish,
+            )
+            captures[capture.ue] = there.model_copy(update={"consent": both})
+    photos = {ue: {photo.file: photo for photo in capture.photos} for ue, capture in captures.items()}
+    for ue, photo in taken:
+        photos[ue][photo.file] = photo
+    complete = (
+        capture.model_copy(
+            update={"photos": tuple(sorted(photos[ue].values(), key=lambda photo: (photo.time_s, photo.file)))}
+        )
+        for ue, capture in sorted(captures.items())
+    )
+    return replace(before, captures=tuple(capture for capture in complete if capture.photos or capture.clips))

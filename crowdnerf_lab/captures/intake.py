@@ -1,0 +1,100 @@
+"""One uploaded file becomes protected photos: what a worker of an ingest does, within its sandbox.
+
+Nothing of an upload reaches the disk again but pixels whose faces are gone: no metadata, no profile, no trailer. Files
+are named by what was uploaded, so that the same upload gives the same names.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from crowdnerf_lab.captures.anonymisation import anonymised
+from crowdnerf_lab.captures.bundle import Capture, Photo
+from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.faces import find_faces
+from crowdnerf_lab.captures.frame_selection import JPEG_QUALITY, selected_frames
+from crowdnerf_lab.captures.photos import read_photo
+from crowdnerf_lab.captures.unsafe_files import refuse_unsafe
+from crowdnerf_lab.files import inside, write_atomically
+
+DIGEST_LETTERS = 24
+"""Of a SHA-256 in hexadecimal, kept in file names: 96 bits tell a crowd's files apart."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file to take in. source: where it lies; digest: SHA-256 of its bytes; capture: whose it is, with this photo
+    or clip alone; root: the folder to fill; faces: whether to make faces unrecognisable."""
+
+    source: Path
+    digest: str
+    capture: Capture
+    root: Path
+    faces: bool
+
+    @property
+    def name(self) -> str:
+        """What its photos are called within the folder, without suffix: by whom and of what, and nothing else."""
+        return f"{self.capture.ue}/{self.digest[:DIGEST_LETTERS]}"
+
+
+def digest_in(file: str) -> str:
+    """The part of an upload's digest that stands in the name of one of its photos."""
+    return PurePosixPath(file).name[:DIGEST_LETTERS]
+
+
+def take_photo(upload: Upload) -> tuple[Photo, ...]:
+    """Check, protect and write one photo.
+
+    Raises PhotoError, UnsafeFileError and CaptureError about the file; FaceError and FileError about this machine.
+    """
+    (photo,) = upload.capture.photos
+    refuse_unsafe(upload.source)
+    image = read_photo(upload.source)
+    height, width = image.shape[:2]
+    if photo.camera is not None and (width, height) != (photo.width, photo.height):
+        raise CaptureError(
+            f"{upload.source} is {width}x{height} but its camera is for {photo.width}x{photo.height}; "
+            "give the photo that was calibrated"
+        )
+    file = f"{upload.name}.jpg"
+    faces = _write_protected(image, file, upload)
+    update = {"file": file, "width": width, "height": height, "truth": None, "faces": faces}
+    return (photo.model_copy(update=update),)
+
+
+def take_clip(upload: Upload) -> tuple[Photo, ...]:
+    """Choose a video's frames, protect and write them, one after the other. Raises VideoError too."""
+    (clip,) = upload.capture.clips
+    refuse_unsafe(upload.source)
+    from_clip = f"{upload.name}{upload.source.suffix.lower()}"
+    photos = []
+    for frame in selected_frames(upload.source):
+        height, width = frame.image.shape[:2]
+        file = f"{upload.name}_{round(frame.time_s * 1000):08d}.jpg"
+        photos.append(
+            Photo(
+                file=file,
+                width=width,
+                height=height,
+                focal_px=clip.focal_px,
+                time_s=clip.time_s + frame.time_s,
+                gps=clip.gps and clip.gps.model_copy(update={"heading": None}),
+                from_clip=from_clip,
+                faces=_write_protected(frame.image, file, upload),
+            )
+        )
+    return tuple(photos)
+
+
+def _write_protected(image: UInt8[Tensor, "h w 3"], file: str, upload: Upload) -> int | None:
+    """Write pixels as JPEG, and nothing else. Returns how many faces were made unrecognisable; None: not looked for."""
+    found = find_faces(image) if upload.faces else None
+    picture = Image.fromarray((anonymised(image, found) if found else image).numpy())
+    save = partial(picture.save, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    write_atomically(inside(upload.root, file), save)
+    return None if found is None else len(found)
