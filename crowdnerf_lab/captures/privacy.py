@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from crowdnerf_lab.captures.anonymisation import anonymised, hidden_pixels
-from crowdnerf_lab.captures.faces import Face, FaceSearch, find_faces
+from crowdnerf_lab.captures.faces import THOROUGH, Face, FaceSearch, find_faces
 from crowdnerf_lab.captures.photos import PhotoMetadata, read_metadata, read_photo
 from crowdnerf_lab.files import write_atomically
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 QUALITY = 92
-"""Of JPEG and WebP, 0 to 100: 0.3 dB from 95 at two thirds of its bytes."""
+"""Of JPEG and WebP, 0 to 100."""
 
 
 class PrivacyError(ValueError):
@@ -45,14 +45,14 @@ class ProtectedPhoto:
     metadata: PhotoMetadata
 
 
-def protected(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = FaceSearch()) -> ProtectedImage:
-    """A picture, of a photo or of a video, with its faces anonymised. Raises FaceError when they cannot be looked for."""
+def protected(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = THOROUGH) -> ProtectedImage:
+    """A photo or a video's frame with its faces anonymised. Raises FaceError when they cannot be looked for."""
     faces = find_faces(image, search=search)
     height, width = image.shape[:2]
     return ProtectedImage(anonymised(image, faces), faces, hidden_pixels(faces, width, height))
 
 
-def protect_photo(source: Path | str, target: Path | str, *, search: FaceSearch = FaceSearch()) -> ProtectedPhoto:
+def protect_photo(source: Path | str, target: Path | str, *, search: FaceSearch = THOROUGH) -> ProtectedPhoto:
     """Write a photo's pixels, upright, without faces and without metadata, as `target` (.jpg, .png or .webp).
 
     The pixels as they were never reach the disk, not even in a temporary file: the target appears whole, anonymised,
