@@ -7,7 +7,7 @@ from types import ModuleType
 
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, Consent, read_bundle
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.formats import transforms
+from crowdnerf_lab.captures.formats import phone_folder, transforms
 from crowdnerf_lab.captures.formats.pictures import visible
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ def _read_foreign(path: Path) -> CaptureSet:
         for form in _POSED_FORMATS:
             if form.recognises(place):
                 return form.read(place)
-    looked_for = ", ".join(form.LOOKED_FOR for form in _POSED_FORMATS)
+    if phone_folder.recognises(path):
+        return phone_folder.read(path)
+    looked_for = ", ".join(form.LOOKED_FOR for form in (*_POSED_FORMATS, phone_folder))
     raise CaptureError(f"{path} holds neither {looked_for}; give the file or the folder that holds it")
 
 

@@ -10,11 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms, features
 from PIL.TiffImagePlugin import IFDRational
 
 from crowdnerf_lab.captures.bundle import concert
@@ -228,3 +229,134 @@ def test_the_concerts_exif_agrees_with_its_manifest():
             0, abs=1e-3
         )
         assert metadata.focal_px == pytest.approx(photo.focal_px, rel=0.02)
+
+
+def heic(path: Path, image: Image.Image, **options) -> Path:
+    pillow_heif.from_pillow(image).save(path, quality=100, **options)
+    return path
+
+
+def quadrants(width: int = 64, height: int = 48) -> Image.Image:
+    """Red at the top left, green beside it, blue below it: no turn or mirror looks like another."""
+    image = Image.new("RGB", (width, height), "white")
+    for corner, colour in (((0, 0), "red"), ((width // 2, 0), "lime"), ((0, height // 2), "blue")):
+        image.paste(Image.new("RGB", (width // 2, height // 2), colour), corner)
+    return image
+
+
+def corners(photo) -> list[list[int]]:
+    """The colours of the quadrants, each channel 0 or 1: top left, top right, bottom left."""
+    height, width = photo.shape[:2]
+    points = ((height // 4, width // 4), (height // 4, 3 * width // 4), (3 * height // 4, width // 4))
+    return [(photo[row, column] > 127).int().tolist() for row, column in points]
+
+
+UPRIGHT_CORNERS = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_turned_once_and_keeps_its_exif(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "Example 1"
+    exif[ExifTags.Base.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2026:06:20 21:30:00"
+    stored = quadrants().transpose(Image.Transpose.ROTATE_90) if orientation == 6 else quadrants()
+    path = heic(tmp_path / "IMG_0001.HEIC", stored, exif=exif.tobytes())
+    photo, metadata = read_photo(path), read_metadata(path)
+    assert corners(photo) == UPRIGHT_CORNERS
+    assert (metadata.width, metadata.height) == (64, 48) == (photo.shape[1], photo.shape[0])
+    assert metadata.device == "Example 1"
+    assert metadata.time is not None
+
+
+def test_a_damaged_heic_is_refused(tmp_path):
+    path = heic(tmp_path / "a.heic", quadrants())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PhotoError, match=r"a\.heic"):
+        read_photo(path)
+
+
+def test_pictures_as_phones_and_programs_write_them(tmp_path):
+    image = quadrants()
+    image.save(tmp_path / "burst.mpo", "MPO", save_all=True, append_images=[image], quality=95)
+    image.convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    image.save(tmp_path / "progressive.jpg", progressive=True, quality=95)
+    image.save(tmp_path / "photo.webp", quality=95)
+    image.quantize(8).save(tmp_path / "palette.png")
+    (tmp_path / "a.heic").write_bytes((tmp_path / "progressive.jpg").read_bytes())
+    if features.check("avif"):
+        image.save(tmp_path / "photo.avif", quality=95)
+    for path in sorted(tmp_path.iterdir()):
+        assert corners(read_photo(path)) == UPRIGHT_CORNERS, path.name
+        assert (read_metadata(path).width, read_metadata(path).height) == (64, 48)
+
+
+def test_sixteen_bits_of_colour_become_eight(tmp_path):
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\x00" + struct.pack(">6H", 0xFF00, 0x8000, 0x0100, 0, 0x4000, 0xFFFF) for _ in range(2))
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(png)
+    assert read_photo(tmp_path / "deep.png")[0].tolist() == [[255, 128, 1], [0, 64, 255]]
+
+
+def test_wide_gamut_colours_become_srgb(tmp_path):
+    # sRGB's own profile with red and blue exchanged.
+    swapped = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = swapped.index(b"rXYZ", 128), swapped.index(b"bXYZ", 128)
+    swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    swapped = bytes(swapped).replace(b"s\x00R\x00G\x00B", b"o\x00w\x00n\x00x")
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "a.png", icc_profile=bytes(swapped))
+    red_value, _, blue_value = read_photo(tmp_path / "a.png")[0, 0].tolist()
+    assert blue_value > 150 > 60 > red_value
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "b.png", icc_profile=b"nonsense" * 40)
+    assert read_photo(tmp_path / "b.png")[0, 0].tolist() == [200, 0, 0]
+
+
+def test_gps_tells_accuracy_reference_and_the_zone_of_the_clock(tmp_path):
+    metadata = read_metadata(
+        exif_photo(
+            tmp_path / "a.jpg",
+            gps={
+                ExifTags.GPS.GPSLatitudeRef: "N",
+                ExifTags.GPS.GPSLatitude: (48.0, 55.0, 0.0),
+                ExifTags.GPS.GPSLongitudeRef: "W",
+                ExifTags.GPS.GPSLongitude: (2.0, 21.0, 0.0),
+                ExifTags.GPS.GPSImgDirection: 10.0,
+                ExifTags.GPS.GPSImgDirectionRef: "M",
+                ExifTags.GPS.GPSHPositioningError: 4.5,
+                ExifTags.GPS.GPSDateStamp: "2026:06:20",
+                ExifTags.GPS.GPSTimeStamp: (19.0, 29.0, 40.0),
+            },
+            shot={ExifTags.Base.DateTimeOriginal: "2026:06:20 21:30:00", ExifTags.Base.SubsecTimeOriginal: "5"},
+        )
+    )
+    assert metadata.position_wgs84 == pytest.approx((48 + 55 / 60, -2.35, 0))
+    assert not metadata.altitude_known
+    assert (metadata.accuracy_m, metadata.direction_reference) == (4.5, "magnetic")
+    assert metadata.time is not None
+    assert metadata.time.isoformat() == "2026-06-20T21:30:00.500000+02:00"
+
+
+def test_the_sensor_gives_the_focal_length_where_nothing_else_does(tmp_path):
+    # A 4000 pixel wide sensor of 6.4 mm behind 5 mm of lens, saved at 40 pixels: 5 / 6.4 * 40 px.
+    shot = {
+        ExifTags.Base.FocalLength: 5.0,
+        ExifTags.Base.FocalPlaneXResolution: 4000 / 0.64,
+        ExifTags.Base.FocalPlaneResolutionUnit: 3,
+        ExifTags.Base.ExifImageWidth: 4000,
+        ExifTags.Base.ExifImageHeight: 3000,
+    }
+    assert read_metadata(exif_photo(tmp_path / "a.jpg", shot=shot)).focal_px == pytest.approx(5 / 6.4 * 40)
+    shot[ExifTags.Base.FocalLengthIn35mmFilm] = 27
+    assert read_metadata(exif_photo(tmp_path / "b.jpg", shot=shot)).focal_px == pytest.approx(30)
+    absurd = {ExifTags.Base.FocalLengthIn35mmFilm: 65535}
+    assert read_metadata(exif_photo(tmp_path / "c.jpg", shot=absurd)).focal_px is None
+
+
+def test_null_island_is_nowhere(tmp_path):
+    gps = {ExifTags.GPS.GPSLatitude: (0.0, 0.0, 0.0), ExifTags.GPS.GPSLongitude: (0.0, 0.0, 0.0)}
+    assert read_metadata(exif_photo(tmp_path / "a.jpg", gps=gps)).position_wgs84 is None

@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".3gp", ".3g2", ".mkv", ".webm", ".avi
 MOST_FILES = 200_000
 """A folder with more files than this is refused; depth below it is limited, too."""
 DEEPEST = 12
+_PHOTO_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
+"""What the ftyp box of HEIC and AVIF files names; others are videos."""
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recycle.bin", "lost+found"}
 _SHRUNK = re.compile(r"^(?P<folder>.+)_(?P<factor>[1-9][0-9]?)$")
 """nerfstudio and LLFF keep shrunk copies of images/ in images_2/, images_4/ and so on."""
@@ -128,7 +130,27 @@ def is_junk(name: str) -> bool:
     return name.startswith((".", "~$")) or name.lower() in _JUNK
 
 
-def media_in(root: Path, suffixes: tuple[str, ...] = PHOTO_SUFFIXES + VIDEO_SUFFIXES) -> tuple[list[str], list[str]]:
+def is_photo(path: Path) -> bool:
+    """By its name; a file without a suffix by its first bytes."""
+    return path.suffix.lower() in PHOTO_SUFFIXES or (not path.suffix and _starts_like(path) == "photo")
+
+
+def is_video(path: Path) -> bool:
+    """By its name; a file without a suffix by its first bytes."""
+    return path.suffix.lower() in VIDEO_SUFFIXES or (not path.suffix and _starts_like(path) == "video")
+
+
+def _starts_like(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) or start[8:12] == b"WEBP":
+        return "photo"
+    if start[4:8] == b"ftyp":
+        return "photo" if start[8:12] in _PHOTO_BRANDS else "video"
+    return "video" if start.startswith(b"\x1a\x45\xdf\xa3") else ""
+
+
+def media_in(root: Path) -> tuple[list[str], list[str]]:
     """Photos and videos below a folder, sorted by name as people count, and the other files, relative to it.
 
     Links are not followed and count as other files. Raises CaptureError for more than MOST_FILES files.
@@ -138,7 +160,7 @@ def media_in(root: Path, suffixes: tuple[str, ...] = PHOTO_SUFFIXES + VIDEO_SUFF
         if count == MOST_FILES:
             raise CaptureError(f"{root} holds more than {MOST_FILES} files; give a folder with the captures alone")
         relative = path.relative_to(root).as_posix()
-        (media if path.suffix.lower() in suffixes and not is_link else others).append(relative)
+        (media if not is_link and (is_photo(path) or is_video(path)) else others).append(relative)
     return sorted(media, key=natural_order), sorted(others)
 
 
