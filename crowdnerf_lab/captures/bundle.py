@@ -9,12 +9,13 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from crowdnerf_lab.cameras import invalid_poses
 from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, read_document
@@ -188,7 +189,10 @@ class ReferenceView(_Record):
 
 
 class Manifest(_Record):
-    """manifest.json. origin_wgs84: latitude, longitude (degrees), altitude (m) of the ENU origin."""
+    """manifest.json. origin_wgs84: latitude, longitude (degrees), altitude (m) of the ENU origin.
+
+    began: when time_s is 0.
+    """
 
     format: Literal["crowdnerf_lab.captures"] = FORMAT
     version: Literal[1, 2] = VERSION
@@ -196,6 +200,7 @@ class Manifest(_Record):
     licence: str
     coordinates: Coordinates = "enu"
     origin_wgs84: Wgs84 | None = None
+    began: AwareDatetime | None = None
     captures: tuple[Capture, ...]
     views: tuple[ReferenceView, ...] = ()
 
@@ -224,7 +229,8 @@ OWN = Source(kind="captures of crowdnerf_lab", convention="camera-to-world, Open
 class CaptureSet:
     """The captures of one event, in a folder. Pictures stay on disk until they are asked for.
 
-    source: what the captures were read from; the lab's own folders unless said.
+    source: what the captures were read from; the lab's own folders unless said. began: when time_s is 0; None when
+    unknown.
     """
 
     root: Path
@@ -235,6 +241,7 @@ class CaptureSet:
     views: tuple[ReferenceView, ...] = ()
     coordinates: Coordinates = "enu"
     source: Source = OWN
+    began: datetime | None = None
 
     @property
     def photos(self) -> tuple[Photo, ...]:
@@ -276,6 +283,7 @@ def read_bundle(path: Path | str) -> CaptureSet:
         captures=manifest.captures,
         views=manifest.views,
         coordinates=manifest.coordinates,
+        began=manifest.began,
     )
     _check_files(captures, manifest_path)
     return captures
@@ -295,6 +303,7 @@ def write_captures(captures: CaptureSet, root: Path | str) -> Path:
         captures=captures.captures,
         views=captures.views,
         coordinates=captures.coordinates,
+        began=captures.began,
     )
     _check_files(captures, root / MANIFEST)
     if root.resolve() != captures.root.resolve():

@@ -33,6 +33,7 @@ from crowdnerf_lab.captures.bundle import (
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.faces import FaceError, find_faces
 from crowdnerf_lab.captures.intake import Upload, digest_in, take_clip, take_photo
+from crowdnerf_lab.captures.joining import expressed_like, joined
 from crowdnerf_lab.captures.journal import Entry, Heading, Journal
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxLimits
@@ -127,6 +128,7 @@ def ingest(
                 sandbox.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
             uploaded = _listed(sandbox, path, incoming=incoming, consent=consent, licence=licence)
             before = _before(root, uploaded)
+            uploaded = expressed_like(before, uploaded)
             return _taken_in(sandbox, uploaded, before=before, faces=faces, progress=progress)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
@@ -164,7 +166,9 @@ def _before(root: Path, uploaded: CaptureSet) -> CaptureSet:
 def _taken_in(
     sandbox: Sandbox, uploaded: CaptureSet, *, before: CaptureSet, faces: bool, progress: bool
 ) -> tuple[CaptureSet, IngestReport]:
-    heading = Heading(faces=faces, coordinates=uploaded.coordinates, origin_wgs84=uploaded.origin_wgs84)
+    heading = Heading(
+        faces=faces, coordinates=uploaded.coordinates, origin_wgs84=uploaded.origin_wgs84, began=uploaded.began
+    )
     files = sum(len(capture.photos) + len(capture.clips) for capture in uploaded.captures)
     with (
         Journal(before.root / JOURNAL, heading) as journal,
@@ -184,7 +188,7 @@ def _taken_in(
             workers=sandbox.workers,
             interrupted=len(run.rows) < files,
         )
-        captures = _together(before, uploaded, run.taken)
+        captures = joined(before, uploaded, run.taken)
         if captures.captures:
             write_captures(captures, before.root)
         if not report.interrupted:
@@ -256,28 +260,3 @@ def _refusal(file: str, ue: str, problem: str) -> IngestRow:
     """A row from a message that ends, as all of the package do, with '; ' and the remedy."""
     reason, _, remedy = problem.rpartition("; ")
     return IngestRow(file, ue, "refused", reason=reason or remedy, remedy=remedy if reason else "leave it out")
-
-
-def _together(before: CaptureSet, uploaded: CaptureSet, taken: list[tuple[str, Photo]]) -> CaptureSet:
-    """What was there and what was taken in, UE by UE, photos in order of time: the same whoever finished first."""
-    captures = {capture.ue: capture for capture in before.captures}
-    for capture in uploaded.captures:
-        there = captures.get(capture.ue)
-        if there is None:
-            captures[capture.ue] = capture.model_copy(update={"photos": (), "clips": ()})
-        elif there.consent != capture.consent:
-            both = Consent(
-                train=there.consent.train and capture.consent.train,
-                publish=there.consent.publish and capture.consent.publish,
-            )
-            captures[capture.ue] = there.model_copy(update={"consent": both})
-    photos = {ue: {photo.file: photo for photo in capture.photos} for ue, capture in captures.items()}
-    for ue, photo in taken:
-        photos[ue][photo.file] = photo
-    complete = (
-        capture.model_copy(
-            update={"photos": tuple(sorted(photos[ue].values(), key=lambda photo: (photo.time_s, photo.file)))}
-        )
-        for ue, capture in sorted(captures.items())
-    )
-    return replace(before, captures=tuple(capture for capture in complete if capture.photos or capture.clips))

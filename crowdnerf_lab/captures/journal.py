@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from crowdnerf_lab.captures.bundle import Coordinates, Photo, Wgs84
 from crowdnerf_lab.captures.documents import CaptureError
@@ -23,13 +23,14 @@ class _Line(BaseModel):
 class Heading(_Line):
     """The first line: what the lines below hold for. A journal with another heading is begun anew.
 
-    faces: whether faces were made unrecognisable; origin_wgs84, coordinates: what the photos' positions stand in.
+    faces: whether faces were made unrecognisable; origin_wgs84, coordinates, began: what positions and times stand in.
     """
 
     version: int = 1
     faces: bool
     coordinates: Coordinates
     origin_wgs84: Wgs84 | None
+    began: AwareDatetime | None
 
 
 class Entry(_Line):
