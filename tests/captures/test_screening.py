@@ -14,8 +14,13 @@ from scipy.ndimage import uniform_filter1d
 from crowdnerf_lab.cameras import look_at
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Consent, Photo, ReportedPose, concert
 from crowdnerf_lab.captures.screening import ScreeningLimits, ScreeningReport, angles_to_focus, screen
+from crowdnerf_lab.captures.screening_report import LARGE_IS_BAD
 
 SIZE = 64
+EVERY_CHECK = (
+    *("consent", "readable", "small", "drawn", "framed", "display"),
+    *("time", "place", "direction", "dark", "over", "blur", "noise"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +74,14 @@ def test_truth_is_never_looked_at(screened):
 def test_every_photo_has_every_check_with_its_measurement_and_threshold(screened):
     captures, _, report = screened
     checks = Counter(row.photo for row in report.rows)
-    assert set(checks.values()) == {6}
+    assert set(checks.values()) == {len(report.checks)}
+    assert report.checks == EVERY_CHECK
     assert list(checks) == [photo.file for photo in captures.photos]
     for row in report.rows:
         assert row.path.is_file()
         assert math.isfinite(row.measured)
         assert math.isfinite(row.threshold)
-        high_is_bad = row.check in ("direction", "over")
+        high_is_bad = row.check in LARGE_IS_BAD
         assert row.kept == (row.measured <= row.threshold if high_is_bad else row.measured >= row.threshold)
         assert bool(row.reason) != row.kept
     assert report.summary().startswith(f"kept {len(report.kept)} of 144 photos, rejected ")
