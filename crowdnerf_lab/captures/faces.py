@@ -72,16 +72,17 @@ class FaceSearch:
     turned_more: float = 0.1
     enlarged: float = 2.0
     enlarged_side: int = 1280
-    turns: tuple[float, ...] = (math.pi / 2, math.pi, -math.pi / 2, math.pi / 4, -math.pi / 4)
+    turns: tuple[float, ...] = (math.pi / 2, math.pi, -math.pi / 2)
     turned_side: int = 640
     threads: int = 1
 
 
-THOROUGH = FaceSearch()
-"""What is searched unless something else is asked for."""
+USUAL = FaceSearch()
+THOROUGH = FaceSearch(turns=tuple(eighth * math.pi / 4 for eighth in range(1, 8)))
+"""Finds 0.63 instead of 0.47 of the faces that lie at 60 degrees, in more than twice the time."""
 
 
-def find_faces(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = THOROUGH) -> tuple[Face, ...]:
+def find_faces(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = USUAL) -> tuple[Face, ...]:
     """The faces in a picture (sRGB bytes), the surest first; the same for the same picture.
 
     Raises FaceError when the weights are not installed or are not the ones this package knows.

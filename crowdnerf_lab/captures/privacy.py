@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from crowdnerf_lab.captures.anonymisation import anonymised, hidden_pixels
-from crowdnerf_lab.captures.faces import THOROUGH, Face, FaceSearch, find_faces
+from crowdnerf_lab.captures.faces import USUAL, Face, FaceSearch, find_faces
 from crowdnerf_lab.captures.photos import PhotoMetadata, read_metadata, read_photo
 from crowdnerf_lab.files import write_atomically
 
@@ -45,14 +45,14 @@ class ProtectedPhoto:
     metadata: PhotoMetadata
 
 
-def protected(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = THOROUGH) -> ProtectedImage:
+def protected(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = USUAL) -> ProtectedImage:
     """A photo or a video's frame with its faces anonymised. Raises FaceError when they cannot be looked for."""
     faces = find_faces(image, search=search)
     height, width = image.shape[:2]
     return ProtectedImage(anonymised(image, faces), faces, hidden_pixels(faces, width, height))
 
 
-def protect_photo(source: Path | str, target: Path | str, *, search: FaceSearch = THOROUGH) -> ProtectedPhoto:
+def protect_photo(source: Path | str, target: Path | str, *, search: FaceSearch = USUAL) -> ProtectedPhoto:
     """Write a photo's pixels, upright, without faces and without metadata, as `target` (.jpg, .png or .webp).
 
     The pixels as they were never reach the disk, not even in a temporary file: the target appears whole, anonymised,

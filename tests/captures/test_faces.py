@@ -1,6 +1,7 @@
 """Finding faces: a real one, at several sizes and lying several ways, where it is and nowhere else."""
 
 import importlib.util
+import itertools
 import math
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_tiles_of_a_large_picture_cover_it_and_their_seams_hide_no_face():
     starts = faces._tile_starts(1500)
     assert starts[0] == 0
     assert starts[-1] + faces.TILE == 1500
-    assert all(after - before <= faces.TILE - faces.OVERLAP for before, after in zip(starts, starts[1:], strict=False))
+    assert all(after - before <= faces.TILE - faces.OVERLAP for before, after in itertools.pairwise(starts))
     left = faces.TILE - round(FACE[0] * 340 / 512)
     wide[:, left : left + 340] = tile
     found = find_faces(torch.from_numpy(wide), search=UPRIGHT)
