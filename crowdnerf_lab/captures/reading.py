@@ -7,12 +7,12 @@ from types import ModuleType
 
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, Consent, read_bundle
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.formats import phone_folder, transforms
+from crowdnerf_lab.captures.formats import colmap, phone_folder, transforms
 from crowdnerf_lab.captures.formats.pictures import visible
 
 logger = logging.getLogger(__name__)
 
-_POSED_FORMATS: tuple[ModuleType, ...] = (transforms,)
+_POSED_FORMATS: tuple[ModuleType, ...] = (transforms, colmap)
 """Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -158,12 +159,12 @@ def captures_of(
 
 
 def _grouped(photos: list[Photo], *, name: str, contributors: str) -> tuple[Capture, ...]:
+    folders = [str(PurePosixPath(photo.file).parent) for photo in photos]
+    shared = os.path.commonpath(folders)
     groups: dict[str, list[Photo]] = {}
-    for photo in photos:
-        owner = {"one": name, "folders": str(PurePosixPath(photo.file).parent), "photos": photo.file}[contributors]
-        groups.setdefault(owner, []).append(photo)
-    if len(groups) == 1:
-        groups = {name: photos}
+    for photo, folder in zip(photos, folders, strict=True):
+        within = str(PurePosixPath(folder).relative_to(shared)) if folder != shared else name
+        groups.setdefault({"one": name, "folders": within, "photos": photo.file}[contributors], []).append(photo)
     ues = pseudonyms(groups)
     return tuple(capture_of(ues[owner], group) for owner, group in groups.items())
 
