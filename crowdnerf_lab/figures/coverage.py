@@ -1,29 +1,46 @@
 """What the crowd has seen, what it has not, and whether a render knows where it is wrong."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole
 from crowdnerf_lab.captures.coverage import ASKED_VIEW, Coverage, Request
 from crowdnerf_lab.figures.crowd import frustum_lines
 from crowdnerf_lab.figures.style import COLOUR_OF, FAINT, GRID, INK, QUALITATIVE, TEMPLATE, WIDTH, colours_of
+from crowdnerf_lab.scene import Bounds
 
 SEEN_SCALE = "Viridis"
 UNSEEN = QUALITATIVE[1]
 MOST_POINTS = 12_000
-"""Cells drawn in space: more make a notebook heavy and show no more."""
+"""Cells drawn in space, and scene points: more make a notebook heavy and show no more."""
+MOST_CAMERAS = 3_000
+"""Cameras drawn in space, evenly chosen."""
 
 
 def coverage_map(
-    covered: Coverage, *, cameras: Cameras, asked: Sequence[Request] = (), frustum_m: float = 1.2, title: str = ""
+    covered: Coverage,
+    *,
+    cameras: Cameras,
+    asked: Sequence[Request] = (),
+    points: Float[Tensor, "n 3"] | None = None,
+    stage: Bounds | None = None,
+    frustum_m: float = 1.2,
+    title: str = "",
 ) -> go.Figure:
     """Matter that borders on air that is seen, by the number of photos that show it; the crowd's cameras, and the views
-    to ask for, in ENU metres."""
+    to ask for, in ENU metres.
+
+    points: of the reconstruction, drawn faintly; stage: a box that is outlined. Below 3 MB as JSON, whatever the size
+    of the crowd.
+    """
     figure, drawn = go.Figure(), covered.matter & covered.frontier
     centres, photos = covered.centres[drawn], covered.photos[drawn]
     step = max(1, math.ceil(len(centres) / MOST_POINTS))
@@ -36,7 +53,16 @@ def coverage_map(
         figure.add_trace(
             go.Scatter3d(**_columns(centres[::step][chosen].numpy()), mode="markers", marker=marker, name=name)
         )
-    lines = {f"the crowd ({len(cameras)})": (frustum_lines(cameras, frustum_m), FAINT)}
+    if points is not None:
+        thinned = points[:: max(1, math.ceil(len(points) / MOST_POINTS))].numpy()
+        dots = {"size": 1.2, "color": FAINT}
+        figure.add_trace(
+            go.Scatter3d(**_columns(thinned), mode="markers", marker=dots, name="scene points", hoverinfo="skip")
+        )
+    drawn_cameras = cameras[:: max(1, math.ceil(len(cameras) / MOST_CAMERAS))]
+    lines = {f"the crowd ({len(cameras)})": (frustum_lines(drawn_cameras, frustum_m), FAINT)}
+    if stage is not None:
+        lines["the stage"] = (box_lines(stage), INK)
     if asked:
         lines["views to ask for"] = (frustum_lines(_cameras_of(asked), 2 * frustum_m), COLOUR_OF["phone"])
     for name, (rows, colour) in lines.items():
@@ -124,6 +150,15 @@ def sparsification(curves: Mapping[str, NDArray[np.float64]], *, title: str = ""
     figure.update_xaxes(title="most doubtful pixels taken away, %")
     figure.update_yaxes(title="mean error of the rest", rangemode="tozero")
     return figure
+
+
+def box_lines(box: Bounds) -> NDArray[np.float32]:
+    """The twelve edges of a box as one line with gaps (NaN)."""
+    signs = np.array(list(itertools.product((-1, 1), repeat=3)), np.float32)
+    corners = box.centre.numpy() + signs * box.half_size.numpy()
+    pairs = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.abs(signs[a] - signs[b]).sum() == 2]
+    gap = np.full(3, np.nan, np.float32)
+    return np.stack([row for a, b in pairs for row in (corners[a], corners[b], gap)]).astype(np.float32)
 
 
 def _cameras_of(asked: Sequence[Request]) -> Cameras:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from crowdnerf_lab.captures.coverage import Coverage, CoverageSettings, Request
-from crowdnerf_lab.figures.coverage import coverage_map, coverage_plan, sparsification
+from crowdnerf_lab.figures.coverage import box_lines, coverage_map, coverage_plan, sparsification
+from crowdnerf_lab.scene import Bounds
 from tests.toy_field import toy_cameras
 
 ASKED = (
@@ -35,6 +36,42 @@ def test_matter_is_drawn_by_how_many_photos_show_it_and_requests_say_why():
     (numbers,) = [trace for trace in figure.data if trace.mode == "text"]
     assert list(numbers.text) == ["1", "2"]
     assert list(numbers.hovertext) == ["behind the stage", "the left wing"]
+
+
+@pytest.mark.parametrize(("photos", "cells", "points"), [(144, 40, 4706), (20_000, 64, 400_000)])
+def test_the_view_in_space_stays_below_3_mb_at_any_size_of_crowd(photos, cells, points):
+    shape = (cells, cells, cells // 2)
+    random = torch.Generator().manual_seed(0)
+    checkered = (torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")).sum(0) % 2).bool()
+    dense = Coverage(
+        photos=torch.randint(0, photos, shape, generator=random) * torch.randint(0, 2, shape, generator=random)
+        + (~checkered).long(),
+        spread=torch.rand(shape, generator=random),
+        matter=checkered,
+        low=torch.rand(3, generator=random),
+        size=torch.rand(3, generator=random),
+        settings=CoverageSettings(),
+    )
+    figure = coverage_map(
+        dense,
+        cameras=toy_cameras(photos),
+        asked=ASKED * 10,
+        points=torch.randn(points, 3, generator=random),
+        stage=Bounds(centre=torch.zeros(3), half_size=torch.tensor([10.0, 4.0, 3.0]), closed=True),
+    )
+    names = {trace.name for trace in figure.data}
+    assert {"scene points", "the stage", f"the crowd ({photos})", "matter that no photo shows"} <= names
+    assert 200_000 < len(figure.to_json()) < 3_000_000
+
+
+def test_the_stage_is_outlined_by_the_edges_of_its_box():
+    rows = box_lines(
+        Bounds(centre=torch.tensor([1.0, 2.0, 3.0]), half_size=torch.tensor([10.0, 4.0, 3.0]), closed=True)
+    )
+    edges = rows.reshape(12, 3, 3)
+    assert np.isnan(edges[:, 2]).all()
+    lengths = sorted(np.linalg.norm(edges[:, 0] - edges[:, 1], axis=-1))
+    assert lengths == pytest.approx([6] * 4 + [8] * 4 + [20] * 4)
 
 
 def test_a_map_without_requests_draws_none():
