@@ -1,9 +1,10 @@
-"""From captures to a posed scene: poses from phones' metadata, from structure from motion, or the truth for study."""
+"""From captures to a posed scene: poses from phones' metadata, from structure from motion, from another tool, or the
+truth for study.
+"""
 
 import logging
 import math
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,23 +13,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, concatenated, pinhole, rotation_angle
-from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, ReferenceView
-from crowdnerf_lab.captures.georegistration import georegistered
-from crowdnerf_lab.captures.photos import PhotoError, read_photo
-from crowdnerf_lab.captures.structure_from_motion import Motion, MotionError, Shot, structure_from_motion
-from crowdnerf_lab.scene import PosedScene, bounds_of
+from crowdnerf_lab.captures.bundle import CaptureSet, Coordinates, Photo, Pose, ReferenceView
+from crowdnerf_lab.captures.calibration_report import Align, CalibrationReport, CalibrationRow, Poses
+from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.motion import Motion, MotionError
+from crowdnerf_lab.captures.placement import Placed, Unplaced, placed_in_world
+from crowdnerf_lab.captures.structure_from_motion import MotionSettings, structure_from_motion
+from crowdnerf_lab.captures.taken_photos import TakenPhoto, picture, shot_of, taken_photos, whereabouts_of
+from crowdnerf_lab.captures.world_fit import residuals_against
+from crowdnerf_lab.scene import PosedScene, SceneError, bounds_of
+
+__all__ = ["Align", "CalibrationError", "CalibrationReport", "CalibrationRow", "Poses", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
-Poses = Literal["metadata", "truth", "colmap"]
-Align = Literal["metadata", "truth"]
 FEWEST_PHOTOS = 3
 """With fewer views nothing can be reconstructed."""
+FEWEST_POINTS = 15
+"""A pose that rests on fewer points is taken for wrong. Of the concert's, those with fewer err by 0.5 and 5 m."""
 LARGEST_TURN = math.radians(30)
 """A pose from the pictures turned this far from what the phone reports is wrong: compasses err by some 5 degrees."""
 REFERENCE = "reference"
@@ -39,68 +45,6 @@ class CalibrationError(ValueError):
     """Captures that cannot be posed; the message says what is missing and what to do."""
 
 
-@dataclass(frozen=True)
-class CalibrationRow:
-    """One photo. position_error (m) and rotation_error (radians) against the truth; NaN where either is unknown.
-
-    problem: why the photo has no pose; empty when it was registered.
-    """
-
-    ue: str
-    photo: str
-    registered: bool
-    position_error: float
-    rotation_error: float
-    problem: str
-
-
-@dataclass(frozen=True)
-class CalibrationReport:
-    """How the poses of one event were found. rows: every photo, in the captures' order.
-
-    points, colours: the scene points that structure from motion rests on (metres, sRGB bytes), in the scene's frame;
-    none for other poses. reprojection_px: their mean error, NaN without points. seconds: wall clock.
-    """
-
-    poses: Poses
-    align: Align
-    rows: tuple[CalibrationRow, ...]
-    points: Float[Tensor, "m 3"]
-    colours: UInt8[Tensor, "m 3"]
-    reprojection_px: float
-    seconds: float
-
-    @property
-    def registered(self) -> tuple[str, ...]:
-        """The photos that have a pose."""
-        return tuple(row.photo for row in self.rows if row.registered)
-
-    @property
-    def unregistered(self) -> tuple[str, ...]:
-        """The photos that have none."""
-        return tuple(row.photo for row in self.rows if not row.registered)
-
-    @property
-    def median_position_error(self) -> float:
-        """Metres; NaN when no truth is known."""
-        return _median([row.position_error for row in self.rows])
-
-    @property
-    def median_rotation_error(self) -> float:
-        """Radians; NaN when no truth is known."""
-        return _median([row.rotation_error for row in self.rows])
-
-    def summary(self) -> str:
-        """One line: how many photos were posed, how well, how fast."""
-        words = [f"{len(self.registered)} of {len(self.rows)} photos posed by {self.poses}"]
-        if len(self.points):
-            words.append(f"{len(self.points)} points at {self.reprojection_px:.2f} px")
-        if math.isfinite(self.median_position_error):
-            degrees = math.degrees(self.median_rotation_error)
-            words.append(f"median error {self.median_position_error:.2f} m and {degrees:.2f} degrees")
-        return ", ".join([*words, f"{self.seconds:.1f} s"])
-
-
 def calibrate(
     captures: CaptureSet,
     *,
@@ -108,90 +52,140 @@ def calibrate(
     photos: Literal["spoiled", "clean"] = "spoiled",
     align: Align = "metadata",
     workspace: Path | None = None,
+    settings: MotionSettings | None = None,
     progress: bool = True,
 ) -> tuple[PosedScene, CalibrationReport]:
     """Give every photo a camera and gather the scene to train on.
 
-    poses: 'metadata' as the phones report, 'colmap' by structure from motion (extra colmap), 'truth' of a simulation.
-    photos: 'clean' takes a simulation's unspoiled twins. align: what the frame of 'colmap' is fitted to; 'truth' is for
-    study. workspace: keeps the finished stages of 'colmap', to be taken up by a later call with the same photos.
+    poses: 'metadata' as the phones report, 'colmap' by structure from motion (extra colmap), 'given' as another tool
+    found them, 'truth' of a simulation. photos: 'clean' takes a simulation's unspoiled twins. align: what the frame of
+    'colmap' is fitted to: the phones' positions and attitudes, the truth (for study), or 'none', a frame of its own,
+    which it also falls back to when no photo has a position. workspace: keeps the finished stages of 'colmap', to be
+    taken up by a later call with the same photos and by `add_captures`. settings: of 'colmap'.
 
     The scene holds the posed photos to train on, then the reference views of split 'test', held out, then those of
-    'test_beyond', in neither. Photos without consent, readable picture or pose are left out and reported. Raises
-    CalibrationError when fewer than three photos can be posed, or structure from motion cannot run.
+    'test_beyond', in neither. Photos without consent, readable picture or pose are left out and reported, as are groups
+    of photos that share nothing with the others, unless positions tell where they belong. Raises CalibrationError, with
+    advice, when fewer than three photos can be posed, or structure from motion cannot work on them.
     """
     if poses not in get_args(Poses):
         raise CalibrationError(f"there are no poses {poses!r}; choose one of {', '.join(get_args(Poses))}")
     start = time.perf_counter()
-    taken = [_taken(captures, capture, photo, photos) for capture in captures.captures for photo in capture.photos]
-    if poses == "colmap":
-        motion = _motion_in_the_world(captures.name, taken, align=align, workspace=workspace, progress=progress)
-        points, colours, reprojection_px = motion.points, motion.colours, motion.reprojection_px
-        cameras = _cameras_of(motion, taken)
+    taken = taken_photos(captures, photos)
+    if poses == "given":
+        scene, found = _given(captures, taken)
+        report = report_of(captures, taken, found, poses=poses, align=align, start=start)
+    elif poses == "colmap":
+        with _folder(workspace) as folder:
+            motion = _motion(captures.name, taken, folder, settings=settings, progress=progress)
+        scene, report = placed_scene(captures, taken, motion, align=align, start=start)
     else:
-        points, colours, reprojection_px = torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8), math.nan
-        cameras = [_recorded_camera(shot, poses) for shot in taken]
-    scene = _scene(captures, taken, cameras)
-    report = CalibrationReport(
-        poses=poses,
-        align=align,
-        rows=tuple(_row(shot, camera) for shot, camera in zip(taken, cameras, strict=True)),
-        points=points,
-        colours=colours,
-        reprojection_px=reprojection_px,
-        seconds=time.perf_counter() - start,
-    )
+        found = [_recorded(shot, poses) for shot in taken]
+        scene = _scene(captures, taken, found, views=captures.views)
+        report = report_of(captures, taken, found, poses=poses, align=align, start=start)
     logger.info("calibration of %s: %s", captures.name, report.summary())
     return scene, report
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """A photo of a capture with its pixels, or with what keeps them away."""
+class Found:
+    """What calibration found for one photo: a batch of one camera, or why there is none. The rest: `CalibrationRow`."""
 
-    ue: str
-    photo: Photo
-    image: UInt8[Tensor, "_ _ 3"] | None
-    problem: str
+    camera: Cameras | None
+    problem: str = ""
+    reprojection_px: float = math.nan
+    points: int = 0
+    component: int | None = None
 
 
-def _taken(captures: CaptureSet, capture: Capture, photo: Photo, kind: Literal["spoiled", "clean"]) -> _Taken:
-    """Read a photo, or its clean twin."""
-    file = photo.file if kind == "spoiled" else photo.truth and photo.truth.clean_file
-    if not capture.consent.train:
-        return _Taken(capture.ue, photo, image=None, problem=f"{capture.ue} does not consent to training")
-    if file is None:
-        return _Taken(capture.ue, photo, image=None, problem=f"{photo.file} has no clean twin")
+def placed_scene(
+    captures: CaptureSet, taken: Sequence[TakenPhoto], motion: Motion, *, align: Align, start: float
+) -> tuple[PosedScene, CalibrationReport]:
+    """The scene of a motion (rows: those of `taken`) put into the world, and its report.
+
+    Raises CalibrationError when the world cannot be told.
+    """
+    reports = [whereabouts_of(shot) for shot in taken]
+    if align == "metadata" and not any(report.position for report in reports):
+        logger.warning("%s: no photo has a position, so that the scene keeps a frame of its own", captures.name)
+        align = "none"
+    truths: list[Pose | None] = [shot.photo.truth and shot.photo.truth.camera_to_world for shot in taken]
     try:
-        return _Taken(capture.ue, photo, image=_picture(captures.path_of(file), photo), problem="")
-    except PhotoError as error:
-        return _Taken(capture.ue, photo, image=None, problem=str(error))
+        models = placed_in_world(motion, align=align, reports=reports, truths=truths)
+    except MotionError as error:
+        raise CalibrationError(f"{captures.name}: {error} (align={align!r})") from None
+    placed = [model for model in models if isinstance(model, Placed)]
+    found = _found(taken, models, compare=align != "none")
+    scene = _scene(captures, taken, found, views=captures.views if align != "none" else ())
+    if align == "none":
+        scene = replace(scene, origin_wgs84=None)
+    report = replace(
+        report_of(captures, taken, found, poses="colmap", align=align, start=start),
+        points=torch.cat([model.motion.points for model in placed]),
+        colours=torch.cat([model.motion.colours for model in placed]),
+        reprojection_px=motion.reprojection_px,
+        pairs=motion.pairs,
+        scale_error=placed[0].scale_error,
+        turn_error=placed[0].turn_error,
+    )
+    return scene, report
 
 
-def _picture(path: Path, record: Photo | ReferenceView) -> UInt8[Tensor, "_ _ 3"]:
-    """A picture of the size that its record, and so its focal length, is for."""
-    image = read_photo(path)
-    height, width = image.shape[:2]
-    if (width, height) != (record.width, record.height):
-        raise PhotoError(
-            f"{path} is {width}x{height}, its manifest says {record.width}x{record.height}; correct the manifest"
-        )
-    return image
+def report_of(
+    captures: CaptureSet,
+    taken: Sequence[TakenPhoto],
+    found: Sequence[Found],
+    *,
+    poses: Poses,
+    align: Align,
+    start: float,
+) -> CalibrationReport:
+    """The report on these cameras, without scene points. start: when calibration began, of `time.perf_counter`."""
+    coordinates: Coordinates = "arbitrary" if poses == "colmap" and align == "none" else captures.coordinates
+    return CalibrationReport(
+        poses=poses,
+        align=align,
+        rows=tuple(
+            _row(shot, known, world=coordinates != "arbitrary") for shot, known in zip(taken, found, strict=True)
+        ),
+        points=torch.zeros(0, 3),
+        colours=torch.zeros(0, 3, dtype=torch.uint8),
+        reprojection_px=math.nan,
+        seconds=time.perf_counter() - start,
+        coordinates=coordinates,
+    )
 
 
-def _recorded_camera(shot: _Taken, poses: Poses) -> Cameras | str:
+def _given(captures: CaptureSet, taken: Sequence[TakenPhoto]) -> tuple[PosedScene, list[Found]]:
+    """The scene in the frame of the tool that found the cameras."""
+    from crowdnerf_lab.captures.given_poses import scene_of_given
+
+    try:
+        scene = scene_of_given(captures)
+    except (CaptureError, SceneError) as error:
+        raise CalibrationError(f"{captures.name}: {error}") from None
+    rows = {name: row for row, name in enumerate(scene.image_names)}
+    found = []
+    for shot in taken:
+        row = rows.get(shot.photo.file)
+        problem = shot.problem or f"{shot.photo.file} has no camera of another tool"
+        found.append(Found(None, problem) if row is None else Found(scene.cameras[row : row + 1]))
+    return scene, found
+
+
+def _recorded(shot: TakenPhoto, poses: Poses) -> Found:
     """The camera that a photo's record tells of, or what is missing."""
     record = shot.photo.reported if poses == "metadata" else shot.photo.truth
     if shot.problem:
-        return shot.problem
+        return Found(None, shot.problem)
     if record is None:
-        return f"{shot.photo.file} has no {'reported pose' if poses == 'metadata' else 'truth'}"
+        return Found(None, f"{shot.photo.file} has no {'reported pose' if poses == 'metadata' else 'truth'}")
     if shot.photo.focal_px is None:
-        return f"{shot.photo.file} has no focal_px; add it, or take poses from colmap"
-    return _camera(shot.photo, record.camera_to_world, focal_px=shot.photo.focal_px)
+        return Found(None, f"{shot.photo.file} has no focal_px; add it, or take poses from colmap")
+    return Found(_camera(shot.photo, record.camera_to_world, focal_px=shot.photo.focal_px))
 
 
-def _camera(record: Photo | ReferenceView, pose: Sequence[Sequence[float]], *, focal_px: float) -> Cameras:
+def _camera(record: Photo | ReferenceView, pose: Pose, *, focal_px: float) -> Cameras:
     """A batch of one ideal camera."""
     camera = pinhole(torch.tensor([pose]), torch.tensor([focal_px]), width=record.width, height=record.height)
     if isinstance(record, Photo) and record.centre_px is not None:
@@ -199,35 +193,26 @@ def _camera(record: Photo | ReferenceView, pose: Sequence[Sequence[float]], *, f
     return camera
 
 
-def _motion_in_the_world(
-    name: str, taken: Sequence[_Taken], *, align: Align, workspace: Path | None, progress: bool
+def _motion(
+    name: str, taken: Sequence[TakenPhoto], folder: Path, *, settings: MotionSettings | None, progress: bool
 ) -> Motion:
-    """Structure from motion over the readable photos, fitted to `align`; its rows are those of `taken`."""
-    motion = _motion(name, taken, workspace=workspace, progress=progress)
-    photos = [taken[row].photo for row in motion.rows.tolist()]
-    records = [photo.reported if align == "metadata" else photo.truth for photo in photos]
+    """Structure from motion over the readable photos; its rows are those of `taken`."""
+    shots = {row: shot_of(shot, shot.image) for row, shot in enumerate(taken) if shot.image is not None}
+    if len(shots) < FEWEST_PHOTOS:
+        raise CalibrationError(_too_few(name, len(shots), [shot.problem for shot in taken]))
     try:
-        return georegistered(motion, [record and record.camera_to_world for record in records])
+        motion = structure_from_motion(
+            list(shots.values()), folder, threads=os.cpu_count() or 1, settings=settings, progress=progress
+        )
     except MotionError as error:
-        raise CalibrationError(f"{name}: {error} (align={align!r})") from None
+        raise CalibrationError(f"{name}: {error}") from None
+    return renumbered(motion, torch.tensor(list(shots)))
 
 
-def _motion(name: str, taken: Sequence[_Taken], *, workspace: Path | None, progress: bool) -> Motion:
-    usable = [row for row, shot in enumerate(taken) if shot.image is not None]
-    if len(usable) < FEWEST_PHOTOS:
-        raise CalibrationError(_too_few(name, len(usable), [shot.problem for shot in taken]))
-    shots = [
-        Shot(phone=shot.ue, image=shot.image, focal_px=shot.photo.focal_px, centre_px=shot.photo.centre_px)
-        for shot in taken
-        if shot.image is not None
-    ]
-    threads = os.cpu_count() or 1
-    with _folder(workspace) as folder:
-        try:
-            motion = structure_from_motion(shots, folder, threads=threads, progress=progress)
-        except MotionError as error:
-            raise CalibrationError(f"{name}: {error}") from None
-    return replace(motion, rows=torch.tensor(usable)[motion.rows])
+def renumbered(motion: Motion, rows: torch.Tensor) -> Motion:
+    """The motion of a selection of photos, as rows of them all."""
+    apart = tuple(renumbered(other, rows) for other in motion.apart)
+    return replace(motion, rows=rows[motion.rows], apart=apart)
 
 
 @contextmanager
@@ -240,46 +225,80 @@ def _folder(workspace: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _cameras_of(motion: Motion, taken: Sequence[_Taken]) -> list[Cameras | str]:
-    """A batch of one camera for each photo that was posed as its phone could have been held, else what is wrong."""
-    cameras: list[Cameras | str] = [shot.problem or "too few of its points are seen in other photos" for shot in taken]
-    for index, row in enumerate(motion.rows.tolist()):
-        camera, reported = motion.cameras[index : index + 1], taken[row].photo.reported
-        phone = torch.tensor(reported.camera_to_world) if reported else camera.camera_to_world[0]
-        turn = float(rotation_angle(camera.camera_to_world[0, :, :3], phone[:, :3]))
-        turned = f"turned {math.degrees(turn):.0f} degrees from what the phone reports; taken for wrong"
-        cameras[row] = camera if turn < LARGEST_TURN else turned
-    return cameras
+def _found(taken: Sequence[TakenPhoto], models: Sequence[Placed | Unplaced], *, compare: bool) -> list[Found]:
+    """For each photo the camera that one of the models gives it, if its phone could have been held so.
+
+    compare: the world is one that phones' attitudes can be compared with.
+    """
+    found = [Found(None, shot.problem or "too few of its points are seen in other photos") for shot in taken]
+    for model in models:
+        motion = model.motion
+        for index, row in enumerate(motion.rows.tolist()):
+            camera = motion.cameras[index : index + 1]
+            points = int(motion.seen[index])
+            problem = model.problem if isinstance(model, Unplaced) else _doubt(taken[row], camera, points, compare)
+            found[row] = Found(
+                camera=None if problem else camera,
+                problem=problem,
+                reprojection_px=float(motion.errors_px[index]),
+                points=points,
+                component=model.number,
+            )
+    return found
 
 
-def _row(shot: _Taken, camera: Cameras | str) -> CalibrationRow:
-    position_error, rotation_error = math.nan, math.nan
-    if isinstance(camera, Cameras) and shot.photo.truth:
-        truth = torch.tensor(shot.photo.truth.camera_to_world)
-        position_error = float(torch.linalg.vector_norm(camera.positions[0] - truth[:, 3]))
-        rotation_error = float(rotation_angle(camera.camera_to_world[0, :, :3], truth[:, :3]))
+def _doubt(shot: TakenPhoto, camera: Cameras, points: int, compare: bool) -> str:
+    """Why a pose cannot be right; empty when it can."""
+    if points < FEWEST_POINTS:
+        return f"shows only {points} of the scene's points, {FEWEST_POINTS} are needed to trust a pose"
+    if shot.photo.reported is None or not compare:
+        return ""
+    phone = torch.tensor(shot.photo.reported.camera_to_world)
+    turn = float(rotation_angle(camera.camera_to_world[0, :, :3], phone[:, :3]))
+    if turn < LARGEST_TURN:
+        return ""
+    return f"turned {math.degrees(turn):.0f} degrees from what the phone reports; taken for wrong"
+
+
+def _row(shot: TakenPhoto, found: Found, *, world: bool) -> CalibrationRow:
+    """What is reported of one photo. world: its camera stands in the world of the truth and the phones' reports."""
+    position_error, rotation_error, gps_residual, heading_residual = (math.nan,) * 4
+    if found.camera is not None and world:
+        pose = found.camera.camera_to_world
+        if shot.photo.truth:
+            truth = torch.tensor(shot.photo.truth.camera_to_world)
+            position_error = float(torch.linalg.vector_norm(pose[0, :, 3] - truth[:, 3]))
+            rotation_error = float(rotation_angle(pose[0, :, :3], truth[:, :3]))
+        metres, turns = residuals_against(pose.numpy().astype(np.float64), [whereabouts_of(shot)])
+        gps_residual, heading_residual = float(metres[0]), float(turns[0])
     return CalibrationRow(
         ue=shot.ue,
         photo=shot.photo.file,
-        registered=isinstance(camera, Cameras),
+        registered=found.camera is not None,
         position_error=position_error,
         rotation_error=rotation_error,
-        problem="" if isinstance(camera, Cameras) else camera,
+        problem=found.problem,
+        reprojection_px=found.reprojection_px,
+        points=found.points,
+        component=found.component,
+        gps_residual_m=gps_residual,
+        heading_residual=heading_residual,
     )
 
 
-def _scene(captures: CaptureSet, taken: Sequence[_Taken], cameras: Sequence[Cameras | str]) -> PosedScene:
+def _scene(
+    captures: CaptureSet, taken: Sequence[TakenPhoto], found: Sequence[Found], *, views: Sequence[ReferenceView]
+) -> PosedScene:
     """The posed photos, then the views that the study compares against."""
     photos = [
-        (shot, shot.image, camera)
-        for shot, camera in zip(taken, cameras, strict=True)
-        if isinstance(camera, Cameras) and shot.image is not None
+        (shot, shot.image, known.camera)
+        for shot, known in zip(taken, found, strict=True)
+        if known.camera is not None and shot.image is not None
     ]
     if len(photos) < FEWEST_PHOTOS:
-        raise CalibrationError(
-            _too_few(captures.name, len(photos), [camera for camera in cameras if isinstance(camera, str)])
-        )
-    views = [view for split in ("test", "test_beyond") for view in captures.views if view.split == split]
+        problems = [known.problem for known in found if known.camera is None]
+        raise CalibrationError(_too_few(captures.name, len(photos), problems))
+    views = [view for split in ("test", "test_beyond") for view in views if view.split == split]
     view_cameras = [_camera(view, view.camera_to_world, focal_px=view.focal_px) for view in views]
     photo_cameras = concatenated([camera for _, _, camera in photos])
     ues = tuple(dict.fromkeys(shot.ue for shot, _, _ in photos))
@@ -291,7 +310,7 @@ def _scene(captures: CaptureSet, taken: Sequence[_Taken], cameras: Sequence[Came
         cameras=concatenated([photo_cameras, *view_cameras]),
         images=(
             *(image for _, image, _ in photos),
-            *(_picture(captures.path_of(view.file), view) for view in views),
+            *(picture(captures.path_of(view.file), view) for view in views),
         ),
         masks=None,
         bounds=bounds_of(photo_cameras),
@@ -310,8 +329,3 @@ def _too_few(name: str, posed: int, problems: Sequence[str]) -> str:
         f"{name}: {posed} photos can be posed, at least {FEWEST_PHOTOS} views of the same thing are needed and 10 or "
         f"more give a usable picture{found}; add photos, loosen the screening, or choose other poses"
     )
-
-
-def _median(errors: Sequence[float]) -> float:
-    known = [error for error in errors if not math.isnan(error)]
-    return statistics.median(known) if known else math.nan

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crowdnerf_lab.cameras import rotation_angle
-from crowdnerf_lab.captures.structure_from_motion import FEWEST, Motion, MotionError
+from crowdnerf_lab.captures.motion import FEWEST, Motion, MotionError
 
 ROUNDS = 30
 """Rounds of reweighting; both fits settle to rounding in about ten."""

@@ -119,6 +119,8 @@ def motion(poses: torch.Tensor) -> Motion:
         points=torch.zeros(1, 3),
         colours=torch.zeros(1, 3, dtype=torch.uint8),
         reprojection_px=0.5,
+        errors_px=torch.full((len(poses),), 0.5),
+        seen=torch.full((len(poses),), 100),
     )
 
 
