@@ -56,13 +56,24 @@ class MeasuredQuality(_Document):
     psnr_before: Decibels | None
 
 
+class Contributor(_Document):
+    """Somebody whose photos the model learned from: the pseudonym, and the licence of the photos."""
+
+    ue: str = Field(min_length=1, max_length=256)
+    licence: str = Field(min_length=1)
+
+
 class Provenance(_Document):
-    """What the model was made from: scene, SHA-256 of the teacher's weights, seed, versions as 'name number'."""
+    """What the model was made from: scene, SHA-256 of the teacher's weights, seed, versions as 'name number'.
+
+    trained_on: whose photos; empty on cards written before cards said so.
+    """
 
     scene: str
     teacher_sha256: Sha256
     seed: int
     versions: tuple[str, ...]
+    trained_on: tuple[Contributor, ...] = ()
 
 
 class Probe(_Document):

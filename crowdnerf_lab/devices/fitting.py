@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid
 from crowdnerf_lab.catalogue.artefact import Artefact, card_files, write_artefact
-from crowdnerf_lab.catalogue.card import Format, Kind, ModelCard, Probe, Provenance
+from crowdnerf_lab.catalogue.card import Contributor, Format, Kind, ModelCard, Probe, Provenance
+from crowdnerf_lab.contributors import contributors_of
 from crowdnerf_lab.devices.export import export_onnx
 from crowdnerf_lab.devices.measure import (
     as_colour,
@@ -94,14 +95,15 @@ def fit_to(
     reference: Reference | None = None,
     frames: int = 20,
     licence: str = "not stated",
+    licences: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> list[Artefact]:
     """Every model of the scene that a device of this class can run, measured and published as folders of `root`.
 
     With ONNX Runtime each student as float32, with int8 weights, and as int8 throughout, as far as the profile's
     precisions go; with numba the baked field, at the profile's view size. All are measured here, with the profile's
-    threads: latency over `frames` frames, quality on `reference` (the held-out views). seed: the students', for the
-    record.
+    threads: latency over `frames` frames, quality on `reference` (the held-out views). licence: of the models. For the
+    cards: licences, of each contributor's photos (`licence` where not given); seed, the students'.
 
     Raises FileError when the artefacts cannot be written; an empty list means that the device has to ask the network.
     """
@@ -116,7 +118,13 @@ def fit_to(
             frames=frames,
             licence=licence,
             provenance=Provenance(
-                scene=scene.name, teacher_sha256=_digest(field), seed=seed, versions=tuple(map(_version, MADE_WITH))
+                scene=scene.name,
+                teacher_sha256=_digest(field),
+                seed=seed,
+                versions=tuple(map(_version, MADE_WITH)),
+                trained_on=tuple(
+                    Contributor(ue=ue, licence=(licences or {}).get(ue, licence)) for ue in contributors_of(scene)
+                ),
             ),
         )
         artefacts = []

@@ -1,9 +1,11 @@
 """Trained fields as files: one safetensors file for a field of any kind, its sizes in the header."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from crowdnerf_lab.contributors import as_header
 from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP, FrequencyMLPShape
 from crowdnerf_lab.fields.hash_grid import HashGrid, HashGridShape
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
@@ -15,9 +17,9 @@ Field = SHGrid | HashGrid | FrequencyMLP
 FORMAT = "crowdnerf_lab.field/1"
 
 
-def save_field(field: Field, path: Path) -> Path:
-    """Write a trained field as one safetensors file (atomically)."""
-    header = {"field": type(field).__name__, "shape": json.dumps(asdict(field.shape))}
+def save_field(field: Field, path: Path, *, trained_on: Sequence[str] = ()) -> Path:
+    """Write a trained field as one safetensors file (atomically). trained_on: whose photos, see contributors_of."""
+    header = {"field": type(field).__name__, "shape": json.dumps(asdict(field.shape)), **as_header(trained_on)}
     return write_tensors(path, field.state_dict(), kind=FORMAT, header=header)
 
 

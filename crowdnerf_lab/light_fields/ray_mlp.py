@@ -10,7 +10,7 @@ points at fixed distances from the camera.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.contributors import as_header
 from crowdnerf_lab.light_fields.light_field import CELL, cell_rays, cells_across
 from crowdnerf_lab.scene import Bounds
 from crowdnerf_lab.weights import read_tensors, write_tensors
@@ -180,14 +181,18 @@ def _one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise LightFieldError(f"{name} {value!r} is not known; choose one of {', '.join(allowed)}")
 
 
-def save_light_field(light_field: RayMLP, path: Path) -> Path:
-    """Write weights and planes as safetensors, with what the network is made of in the header; atomic."""
+def save_light_field(light_field: RayMLP, path: Path, *, trained_on: Sequence[str] = ()) -> Path:
+    """Write weights and planes as safetensors, with what the network is made of in the header; atomic.
+
+    trained_on: whose photos its teacher was trained on, see contributors_of.
+    """
     header = {
         "size": light_field.size,
         "activation": light_field.activation,
         "upsampling": light_field.upsampling,
         "frequencies": str(light_field.frequencies),
         "view_size": json.dumps(light_field.view_size),
+        **as_header(trained_on),
     }
     return write_tensors(path, light_field.state_dict(), kind=FORMAT, header=header)
 
