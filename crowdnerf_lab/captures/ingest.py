@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -32,11 +33,12 @@ from crowdnerf_lab.captures.bundle import (
 )
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.faces import FaceError, find_faces
-from crowdnerf_lab.captures.intake import Upload, digest_in, take_clip, take_photo
+from crowdnerf_lab.captures.formats.pictures import media_in
+from crowdnerf_lab.captures.intake import Upload, digest_in, probe, take_clip, take_photo
 from crowdnerf_lab.captures.joining import expressed_like, joined
 from crowdnerf_lab.captures.journal import Entry, Heading, Journal
 from crowdnerf_lab.captures.reading import read_captures
-from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxLimits
+from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxError, SandboxLimits
 from crowdnerf_lab.files import FileError, sha256_of
 from crowdnerf_lab.interrupts import interrupts
 
@@ -109,11 +111,14 @@ def ingest(
     faces: bool = True,
     workers: int | None = None,
     progress: bool = True,
+    sandbox: Sandbox | None = None,
 ) -> tuple[CaptureSet, IngestReport]:
     """Take in photos, videos, captures or an archive of them at `path` into the folder `root`, beside what is there.
 
     consent, licence: what holds for captures that do not carry their own, as in `read_captures`. faces: make faces
-    unrecognisable before anything is written. workers: processes at a time (all cores). Ctrl-C returns what there is.
+    unrecognisable before anything is written. workers: processes at a time (all cores). sandbox: an open one to use
+    instead, with its workers; a service that takes in many uploads saves a second each. Ctrl-C returns what there is.
+
     Raises CaptureError or ArchiveError when nothing at `path` can be used, or `root` holds something else; FaceError
     when faces cannot be looked for; FileError when the disk is full.
     """
@@ -123,13 +128,14 @@ def ingest(
     incoming = root.parent / f".{root.name}.incoming"
     shutil.rmtree(incoming, ignore_errors=True)
     try:
-        with Sandbox(workers=workers or _cores(), preload=(__name__,)) as sandbox:
+        own = Sandbox(workers=workers or _cores(), preload=(__name__,)) if sandbox is None else nullcontext(sandbox)
+        with own as opened:
             if faces:
-                sandbox.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
-            uploaded = _listed(sandbox, path, incoming=incoming, consent=consent, licence=licence)
+                opened.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
+            uploaded = _listed(opened, path, incoming=incoming, consent=consent, licence=licence)
             before = _before(root, uploaded)
             uploaded = expressed_like(before, uploaded)
-            return _taken_in(sandbox, uploaded, before=before, faces=faces, progress=progress)
+            return _taken_in(opened, uploaded, before=before, faces=faces, progress=progress)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
 
@@ -144,10 +150,28 @@ def _listed(sandbox: Sandbox, path: Path, *, incoming: Path, consent: Consent | 
     if is_archive(path):
         unpacked = sandbox.run(Job(unpack, (path, incoming / "unpacked"), about=str(path), limits=LIST_LIMITS))
         path, packed = unpacked.folder, unpacked.left_out
-    arguments = (path, consent, licence)
-    captures: CaptureSet = sandbox.run(Job(_read, arguments, about=str(path), limits=LIST_LIMITS))
-    source = replace(captures.source, left_out=captures.source.left_out + packed)
-    return replace(captures, source=source)
+    job = Job(_read, (path, consent, licence), about=str(path), limits=LIST_LIMITS)
+    try:
+        captures: CaptureSet = sandbox.run(job)
+    except SandboxError:
+        readable, crashing = _set_apart(sandbox, path, incoming / "readable")
+        if not crashing:
+            raise
+        captures = sandbox.run(replace(job, arguments=(readable, consent, licence)))
+        packed += crashing
+    return replace(captures, source=replace(captures.source, left_out=captures.source.left_out + packed))
+
+
+def _set_apart(sandbox: Sandbox, path: Path, readable: Path) -> tuple[Path, tuple[LeftOut, ...]]:
+    """A copy of a folder without the photos and videos over which their readers crash, and these."""
+    media, others = media_in(path) if path.is_dir() else ([], [])
+    jobs = (Job(probe, (path / file,), about=file) for file in media)
+    crashing = {outcome.job.about: str(outcome.error) for outcome in sandbox.results(jobs) if outcome.error}
+    for file in (*media, *others):
+        if file not in crashing and not (path / file).is_symlink():
+            (readable / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path / file, readable / file)
+    return readable, tuple(LeftOut(file, problem) for file, problem in crashing.items())
 
 
 def _read(path: Path, consent: Consent | None, licence: str) -> CaptureSet:

@@ -4,22 +4,22 @@ Nothing of an upload reaches the disk again but pixels whose faces are gone: no 
 are named by what was uploaded, so that the same upload gives the same names.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
-from crowdnerf_lab.captures.anonymisation import anonymised
 from crowdnerf_lab.captures.bundle import Capture, Photo
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.faces import find_faces
-from crowdnerf_lab.captures.frame_selection import JPEG_QUALITY, selected_frames
-from crowdnerf_lab.captures.photos import read_photo
+from crowdnerf_lab.captures.formats.pictures import is_video
+from crowdnerf_lab.captures.frame_selection import selected_frames
+from crowdnerf_lab.captures.photos import PhotoError, read_metadata, read_photo
+from crowdnerf_lab.captures.privacy import protected, write_pixels
 from crowdnerf_lab.captures.unsafe_files import refuse_unsafe
-from crowdnerf_lab.files import inside, write_atomically
+from crowdnerf_lab.captures.videos import VideoError, read_clip_metadata
+from crowdnerf_lab.files import inside
 
 DIGEST_LETTERS = 24
 """Of a SHA-256 in hexadecimal, kept in file names: 96 bits tell a crowd's files apart."""
@@ -45,6 +45,15 @@ class Upload:
 def digest_in(file: str) -> str:
     """The part of an upload's digest that stands in the name of one of its photos."""
     return PurePosixPath(file).name[:DIGEST_LETTERS]
+
+
+def probe(path: Path) -> None:
+    """Open a photo or video as a listing does. What its reader refuses is for the listing to tell."""
+    with suppress(PhotoError, VideoError):
+        if is_video(path):
+            read_clip_metadata(path)
+        else:
+            read_metadata(path)
 
 
 def take_photo(upload: Upload) -> tuple[Photo, ...]:
@@ -93,8 +102,6 @@ def take_clip(upload: Upload) -> tuple[Photo, ...]:
 
 def _write_protected(image: UInt8[Tensor, "h w 3"], file: str, upload: Upload) -> int | None:
     """Write pixels as JPEG, and nothing else. Returns how many faces were made unrecognisable; None: not looked for."""
-    found = find_faces(image) if upload.faces else None
-    picture = Image.fromarray((anonymised(image, found) if found else image).numpy())
-    save = partial(picture.save, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    write_atomically(inside(upload.root, file), save)
-    return None if found is None else len(found)
+    safe = protected(image) if upload.faces else None
+    write_pixels(safe.image if safe else image, inside(upload.root, file))
+    return len(safe.faces) if safe else None

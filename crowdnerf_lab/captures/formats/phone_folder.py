@@ -75,7 +75,9 @@ def read(path: Path) -> CaptureSet:
         raise CaptureError(f"{path}: none of {len(files)} photos and videos can be opened; the first: {first}")
     left_out.extend(_unused_headings(found))
     origin = _origin(found)
-    captures = _captures(found, origin=origin, single_folder=path.is_file())
+    zone = _usual_zone(found)
+    start = min((utc(entry.time, zone=zone) for entry in found if entry.time), default=None)
+    captures = _captures(found, origin=origin, start=start, zone=zone, single_folder=path.is_file())
     return CaptureSet(
         root=root,
         name=root.resolve().name or "captures",
@@ -84,6 +86,7 @@ def read(path: Path) -> CaptureSet:
         captures=captures,
         coordinates="enu" if origin else "arbitrary",
         source=Source(kind=KIND, convention=CONVENTION, left_out=tuple(left_out)),
+        began=start,
     )
 
 
@@ -130,10 +133,9 @@ def _origin(found: Sequence[_Found]) -> Wgs84 | None:
     )
 
 
-def _captures(found: Sequence[_Found], *, origin: Wgs84 | None, single_folder: bool) -> tuple[Capture, ...]:
-    zone = _usual_zone(found)
-    times = [utc(entry.time, zone=zone) for entry in found if entry.time]
-    start = min(times, default=None)
+def _captures(
+    found: Sequence[_Found], *, origin: Wgs84 | None, start: datetime | None, zone: timezone, single_folder: bool
+) -> tuple[Capture, ...]:
     groups: dict[str, list[_Found]] = {}
     for entry in found:
         groups.setdefault("" if single_folder else _folder_of(entry.file), []).append(entry)
