@@ -273,7 +273,7 @@ def tend(control: int, modules: list[str]) -> None:
         while True:
             message, descriptors, _, _ = socket.recv_fds(asked, _PID.size, 1)
             if len(message) < _PID.size:
-                return
+                os._exit(0)
             pid = int(_PID.unpack(message)[0])
             if pid == _FORK:
                 pid = os.fork()
