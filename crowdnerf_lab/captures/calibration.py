@@ -21,7 +21,7 @@ from crowdnerf_lab.captures.bundle import CaptureSet, Coordinates, Photo, Pose, 
 from crowdnerf_lab.captures.calibration_report import Align, CalibrationReport, CalibrationRow, Poses
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.motion import Motion, MotionError
-from crowdnerf_lab.captures.placement import Placed, Unplaced, placed_in_world
+from crowdnerf_lab.captures.placement import FEWEST_POINTS, Placed, Unplaced, placed_in_world
 from crowdnerf_lab.captures.structure_from_motion import MotionSettings, structure_from_motion
 from crowdnerf_lab.captures.taken_photos import TakenPhoto, picture, shot_of, taken_photos, whereabouts_of
 from crowdnerf_lab.captures.world_fit import residuals_against
@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 FEWEST_PHOTOS = 3
 """With fewer views nothing can be reconstructed."""
-FEWEST_POINTS = 15
-"""A pose that rests on fewer points is taken for wrong. Of the concert's, those with fewer err by 0.5 and 5 m."""
 LARGEST_TURN = math.radians(30)
 """A pose from the pictures turned this far from what the phone reports is wrong: compasses err by some 5 degrees."""
 REFERENCE = "reference"
@@ -78,7 +76,8 @@ def calibrate(
     elif poses == "colmap":
         with _folder(workspace) as folder:
             motion = _motion(captures.name, taken, folder, settings=settings, progress=progress)
-        scene, report = placed_scene(captures, taken, motion, align=align, start=start)
+        models, align = _models(captures.name, taken, motion, align=align)
+        scene, report = scene_of_models(captures, taken, models, align=align, start=start)
     else:
         found = [_recorded(shot, poses) for shot in taken]
         scene = _scene(captures, taken, found, views=captures.views)
@@ -98,22 +97,15 @@ class Found:
     component: int | None = None
 
 
-def placed_scene(
-    captures: CaptureSet, taken: Sequence[TakenPhoto], motion: Motion, *, align: Align, start: float
+def scene_of_models(
+    captures: CaptureSet,
+    taken: Sequence[TakenPhoto],
+    models: Sequence[Placed | Unplaced],
+    *,
+    align: Align,
+    start: float,
 ) -> tuple[PosedScene, CalibrationReport]:
-    """The scene of a motion (rows: those of `taken`) put into the world, and its report.
-
-    Raises CalibrationError when the world cannot be told.
-    """
-    reports = [whereabouts_of(shot) for shot in taken]
-    if align == "metadata" and not any(report.position for report in reports):
-        logger.warning("%s: no photo has a position, so that the scene keeps a frame of its own", captures.name)
-        align = "none"
-    truths: list[Pose | None] = [shot.photo.truth and shot.photo.truth.camera_to_world for shot in taken]
-    try:
-        models = placed_in_world(motion, align=align, reports=reports, truths=truths)
-    except MotionError as error:
-        raise CalibrationError(f"{captures.name}: {error} (align={align!r})") from None
+    """The scene of models in the world, the largest first (rows: those of `taken`), and its report."""
     placed = [model for model in models if isinstance(model, Placed)]
     found = _found(taken, models, compare=align != "none")
     scene = _scene(captures, taken, found, views=captures.views if align != "none" else ())
@@ -123,8 +115,8 @@ def placed_scene(
         report_of(captures, taken, found, poses="colmap", align=align, start=start),
         points=torch.cat([model.motion.points for model in placed]),
         colours=torch.cat([model.motion.colours for model in placed]),
-        reprojection_px=motion.reprojection_px,
-        pairs=motion.pairs,
+        reprojection_px=placed[0].motion.reprojection_px,
+        pairs=placed[0].motion.pairs,
         scale_error=placed[0].scale_error,
         turn_error=placed[0].turn_error,
     )
@@ -207,6 +199,21 @@ def _motion(
     except MotionError as error:
         raise CalibrationError(f"{name}: {error}") from None
     return renumbered(motion, torch.tensor(list(shots)))
+
+
+def _models(
+    name: str, taken: Sequence[TakenPhoto], motion: Motion, *, align: Align
+) -> tuple[tuple[Placed | Unplaced, ...], Align]:
+    """The models of a motion (rows: those of `taken`) put into the world, and what they could be fitted to."""
+    reports = [whereabouts_of(shot) for shot in taken]
+    if align == "metadata" and not any(report.position for report in reports):
+        logger.warning("%s: no photo has a position, so that the scene keeps a frame of its own", name)
+        align = "none"
+    truths: list[Pose | None] = [shot.photo.truth and shot.photo.truth.camera_to_world for shot in taken]
+    try:
+        return placed_in_world(motion, align=align, reports=reports, truths=truths), align
+    except MotionError as error:
+        raise CalibrationError(f"{name}: {error} (align={align!r})") from None
 
 
 def renumbered(motion: Motion, rows: torch.Tensor) -> Motion:

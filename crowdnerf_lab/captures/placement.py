@@ -14,6 +14,8 @@ from crowdnerf_lab.captures.georegistration import Similarity, georegistered
 from crowdnerf_lab.captures.motion import Motion, MotionError
 from crowdnerf_lab.captures.world_fit import Whereabouts, fit_to_reports, upright
 
+FEWEST_POINTS = 15
+"""A pose that rests on fewer points is taken for wrong. Of the concert's, two such erred by 0.6 and 13 m."""
 MERGED_SCALE = 0.3
 """A smaller model joins the world of the largest if its scale is known better than this share of it,"""
 MERGED_TURN = math.radians(10)
@@ -64,13 +66,13 @@ def placed_in_world(
 def _placed(
     motion: Motion, number: int, *, align: Align, reports: Sequence[Whereabouts], truths: Sequence[Pose | None]
 ) -> Placed:
-    rows = motion.rows.tolist()
     if align == "truth":
-        return Placed(georegistered(motion, [truths[row] for row in rows]), number)
-    poses = motion.cameras.camera_to_world.numpy()
+        return Placed(georegistered(motion, [truths[row] for row in motion.rows.tolist()]), number)
+    trusted = motion.seen >= FEWEST_POINTS
+    poses = motion.cameras.camera_to_world[trusted].numpy()
     if align == "none":
         return Placed(moved(motion, _own_frame(poses)), number)
-    fit = fit_to_reports(poses, [reports[row] for row in rows])
+    fit = fit_to_reports(poses, [reports[row] for row in motion.rows[trusted].tolist()])
     return Placed(moved(motion, fit.similarity), number, scale_error=fit.scale_error, turn_error=fit.turn_error)
 
 

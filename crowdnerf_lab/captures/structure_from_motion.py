@@ -83,8 +83,8 @@ def structure_from_motion(
     """
     settings = settings or MotionSettings()
     work = work_on(shots, workspace, threads=threads, settings=settings, progress=progress)
-    features = _stage(work.folder / "features.db", lambda database: _extract(work, database, shots))
-    matches = _stage(work.folder / "matches.db", lambda database: _match(work, database, features, shots))
+    features = stage(work.folder / "features.db", lambda database: _extract(work, database, shots))
+    matches = stage(work.folder / "matches.db", lambda database: _match(work, database, features, shots))
     if not (work.folder / "model").is_dir():
         _map(work, matches, work.folder / "model")
     return motion_in(work)
@@ -236,7 +236,7 @@ def _picture(path: Path, image: UInt8[Tensor, "_ _ 3"]) -> Path:
     return write_atomically(path, lambda partial: Image.fromarray(image.numpy()).save(partial, "PNG", compress_level=1))
 
 
-def _stage(path: Path, make: Callable[[Path], None]) -> Path:
+def stage(path: Path, make: Callable[[Path], None]) -> Path:
     """A database that is either complete or absent."""
     return path if path.is_file() else write_atomically(path, make)
 

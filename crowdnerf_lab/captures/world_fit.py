@@ -225,8 +225,14 @@ Weights = tuple[Float[np.ndarray, "p"], Float[np.ndarray, "t"], Float[np.ndarray
 
 
 def _sizes(known: _Known, fit: Parameters) -> Weights:
-    """Length of every residual in standard deviations: of positions, attitudes, headings, levels."""
-    places = np.linalg.norm(_off(known, fit) / known.errors, axis=1)
+    """Length of every residual in standard deviations: of positions, attitudes, headings, levels.
+
+    A position counts as far off when it is far from its report, or far from where its phone's other photos are off to.
+    """
+    off, phones = _off(known, fit) / known.errors, known.phones[known.placed]
+    usual = {phone: np.median(off[phones == phone], axis=0) for phone in np.unique(phones).tolist()}
+    apart = off - np.array([usual[phone] for phone in phones.tolist()])
+    places = np.maximum(np.linalg.norm(off, axis=1), np.linalg.norm(apart, axis=1) / SHOT_SHARE)
     turns = np.linalg.norm(_turn_off(known, fit), axis=1)
     return places, turns, np.abs(_heading_off(known, fit)), np.abs(_level_off(known, fit))
 
@@ -239,11 +245,11 @@ def _weights(sizes: Weights) -> Weights:
 def hampel_weights(sizes: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """Weights of residuals by their length in robust standard deviations: 1, then falling as 1/r, then 0.
 
-    That deviation is 1.4826 of the median, but at least the one that was expected: good data are not cut into.
+    That deviation is 1.4826 of the median, but at least LEAST_SPREAD of what was expected.
     """
     if not len(sizes):
         return sizes
-    relative = sizes / max(1.4826 * float(np.median(sizes)), 1.0)
+    relative = sizes / max(1.4826 * float(np.median(sizes)), LEAST_SPREAD)
     return np.where(relative > NOTHING, 0.0, np.minimum(1.0, WHOLE / np.maximum(relative, 1e-9)))
 
 
@@ -301,15 +307,16 @@ def _shared(
 def _uncertainty(known: _Known, fit: Parameters) -> tuple[float, float, float]:
     """Standard deviations of scale (share of it) and of the turn about the worst known axis, and how vertical that is.
 
-    From the residuals' actual spread. 1.54 is the median length of three standard normal numbers.
+    The scale's from the actual spread of the positions' residuals; 1.54 is the median length of three standard normal
+    numbers.
     """
     sizes = _sizes(known, fit)
     rest = least_squares(lambda guess: _residuals(known, guess, _weights(sizes)), fit, x_scale="jac", max_nfev=1)
     spread = max(LEAST_SPREAD, float(np.median(sizes[0])) / 1.54)
     information = rest.jac.T @ rest.jac + 1e-12 * np.eye(7)
-    covariance = spread**2 * np.linalg.inv(information)
+    covariance = np.linalg.inv(information)
     values, vectors = np.linalg.eigh(covariance[:3, :3])
-    return float(np.sqrt(covariance[3, 3])), float(np.sqrt(values[-1])), float(abs(vectors[2, -1]))
+    return spread * float(np.sqrt(covariance[3, 3])), float(np.sqrt(values[-1])), float(abs(vectors[2, -1]))
 
 
 def _refuse_open(known: _Known, fit: Parameters, scale_error: float, turn_error: float, vertical: float) -> None:
