@@ -59,6 +59,31 @@ def pose_of_quaternion(quaternion: Sequence[float], position: Sequence[float]) -
     return torch.tensor([[*row, float(t)] for row, t in zip(rotation, position, strict=True)], dtype=torch.float64)
 
 
+def pose_of_rotation_vector(vector: Sequence[float], position: Sequence[float]) -> Float[Tensor, "3 4"]:
+    """[R | t] of a rotation vector (its axis times its angle in radians; Rodrigues) and a position."""
+    if len(vector) != 3 or len(position) != 3:
+        raise ValueError(f"a rotation vector and a position have 3 numbers each, not {len(vector)} and {len(position)}")
+    x, y, z = (float(number) for number in vector)
+    across = torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
+    column = torch.tensor([[float(number)] for number in position], dtype=torch.float64)
+    return torch.cat([torch.linalg.matrix_exp(across), column], dim=-1)
+
+
+def pose_of_sixteen(values: Sequence[float]) -> Float[Tensor, "3 4"]:
+    """[R | t] of a 4x4 matrix whose 16 numbers go row by row, or column by column as in ARKit's simd_float4x4.
+
+    Which it is shows in the numbers 0, 0, 0, 1 of the last row. Raises ValueError where they stand in neither place.
+    """
+    if len(values) != 16:
+        raise ValueError(f"a 4x4 matrix has 16 numbers, not {len(values)}")
+    matrix = torch.tensor([float(value) for value in values], dtype=torch.float64).reshape(4, 4)
+    last = matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
+    for candidate in (matrix, matrix.T):
+        if torch.allclose(candidate[3], last, atol=1e-6):
+            return candidate[:3].contiguous()
+    raise ValueError("a 4x4 pose ends in the row 0, 0, 0, 1; here neither the last row nor the last column does")
+
+
 def quaternion_of(rotation: Float[Tensor, "3 3"]) -> tuple[float, float, float, float]:
     """The quaternion (x, y, z, w), w >= 0, of a rotation, by Bar-Itzhack's eigenvector (2000)."""
     m = rotation.to(torch.float64)

@@ -5,14 +5,34 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from crowdnerf_lab.captures.archives import ArchiveError, is_archive, unpack
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, Consent, read_bundle
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.formats import colmap, phone_folder, transforms
+from crowdnerf_lab.captures.formats import (
+    arkitscenes,
+    colmap,
+    llff,
+    phone_folder,
+    phototourism,
+    polycam,
+    record3d,
+    scanner_app,
+    transforms,
+)
 from crowdnerf_lab.captures.formats.pictures import visible
 
 logger = logging.getLogger(__name__)
 
-_POSED_FORMATS: tuple[ModuleType, ...] = (transforms, colmap)
+_POSED_FORMATS: tuple[ModuleType, ...] = (
+    transforms,
+    phototourism,
+    colmap,
+    llff,
+    polycam,
+    record3d,
+    scanner_app,
+    arkitscenes,
+)
 """Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
 
 
@@ -26,10 +46,12 @@ def read_captures(path: Path | str, *, consent: Consent | None = None, licence: 
     path = Path(path)
     if not path.exists():
         raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
-    if path.name == MANIFEST or (path / MANIFEST).is_file():
-        captures = read_bundle(path)
+    place = _unpacked(path)
+    bundle = next((folder for folder in (place, _unwrapped(place)) if (folder / MANIFEST).is_file()), None)
+    if path.name == MANIFEST or bundle:
+        captures = read_bundle(bundle or path)
     else:
-        captures = _licensed(_read_foreign(path), consent=consent, licence=licence)
+        captures = _licensed(_read_foreign(place), consent=consent, licence=licence)
     logger.info("%s: recognised %s", path, summary(captures))
     return captures
 
@@ -53,6 +75,20 @@ def _read_foreign(path: Path) -> CaptureSet:
         return phone_folder.read(path)
     looked_for = ", ".join(form.LOOKED_FOR for form in (*_POSED_FORMATS, phone_folder))
     raise CaptureError(f"{path} holds neither {looked_for}; give the file or the folder that holds it")
+
+
+def _unpacked(path: Path) -> Path:
+    """For an archive (.r3d, .zip, .tar) the folder beside it that it is unpacked into, once; else the path itself."""
+    if not is_archive(path):
+        return path
+    folder = path.with_name(f"{path.stem}_unpacked")
+    if not folder.exists():
+        try:
+            unpack(path, folder)
+        except ArchiveError as error:
+            raise CaptureError(str(error)) from None
+        logger.info("%s: unpacked into %s", path, folder)
+    return folder
 
 
 def _unwrapped(path: Path) -> Path:

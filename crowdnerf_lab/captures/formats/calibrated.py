@@ -55,16 +55,20 @@ def calibrated_photo(
     camera_to_world: Float[Tensor, "3 4"],
     lens: Lens,
     *,
+    file: Path,
     time_s: float = 0.0,
     split: Literal["train", "val", "test"] | None = None,
 ) -> Photo | LeftOut:
-    """A photo with its camera (OpenCV axes), the intrinsics scaled to the picture as it was found."""
+    """A photo with its camera (OpenCV axes), the intrinsics scaled to the picture as it was found.
+
+    file: what tells of the camera, for the reason why a photo is left out.
+    """
     size = (picture.width, picture.height)
     lens_size = lens.size or (size[0] * picture.shrunk, size[1] * picture.shrunk)
     centre = lens.centre_px or (lens_size[0] / 2, lens_size[1] / 2)
     problem = _problem(size, camera_to_world, lens, lens_size=lens_size, centre=centre)
     if problem:
-        return LeftOut(picture.file, f"{picture.file} {problem}")
+        return LeftOut(picture.file, f"{file}: {picture.file} {problem}")
     scale = (size[0] / lens_size[0], size[1] / lens_size[1])
     camera = GivenCamera(
         camera_to_world=_rows(camera_to_world),

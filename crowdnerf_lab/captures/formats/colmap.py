@@ -32,7 +32,9 @@ def read(path: Path) -> CaptureSet:
     Images whose photo is absent or damaged, or whose lens is no pinhole, are left out and reported, as are smaller
     models. Raises CaptureError for a file that is cut or mangled, and when no photo is left.
     """
-    model, others = _largest(_models(path))
+    model, others = largest_model(path)
+    if model is None:
+        raise CaptureError(f"{path} holds no COLMAP model; give the folder with sparse/0, or export the model again")
     root, folder = place_of_images(model, path)
     rest = (
         LeftOut(_short(other, root), f"{other} was not joined with the larger model {model.file}") for other in others
@@ -70,10 +72,9 @@ def photo_of(model: Model, image: ModelImage, pictures: Pictures, *, folder: str
     w, x, y, z = image.quaternion
     try:
         pose = inverse(pose_of_quaternion((x, y, z, w), image.translation))
-        photo = calibrated_photo(picture, pose, lens_of(camera))
+        return calibrated_photo(picture, pose, lens_of(camera), file=model.file)
     except ValueError as error:
         return LeftOut(name, f"{model.file}: {name} {error}")
-    return LeftOut(name, f"{model.file}: {photo.problem}") if isinstance(photo, LeftOut) else photo
 
 
 def place_of_images(model: Model, path: Path) -> tuple[Path, str]:
@@ -98,16 +99,22 @@ def _models(path: Path) -> list[Path]:
     return [place for place in dict.fromkeys((*places, *numbered)) if has_model(place)]
 
 
-def _largest(folders: list[Path]) -> tuple[Model, list[Path]]:
-    """The model with most images; of several as large, the first. One that cannot be read counts as empty."""
+def largest_model(path: Path) -> tuple[Model | None, list[Path]]:
+    """The model with most images; of several as large, the first; and the folders of the others.
+
+    Raises CaptureError when there are models and none can be read.
+    """
     models, problems = [], []
+    folders = _models(path)
     for folder in folders:
         try:
             models.append(read_model(folder))
         except CaptureError as error:
             problems.append(error)
     if not models:
-        raise problems[0]
+        if problems:
+            raise problems[0]
+        return None, []
     largest = max(models, key=lambda model: len(model.images))
     return largest, [folder for folder in folders if folder != largest.file.parent]
 

@@ -12,14 +12,15 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from crowdnerf_lab.cameras import focal_from_angle
 from crowdnerf_lab.captures.axes import opengl_to_opencv
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
-from crowdnerf_lab.captures.documents import CaptureError, explained, read_document
+from crowdnerf_lab.captures.documents import CaptureError, read_document
 from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
 from crowdnerf_lab.captures.formats.pictures import Pictures
+from crowdnerf_lab.captures.formats.records import Record, read_record, record_of
 
 TRANSFORMS = "transforms.json"
 LOOKED_FOR = "transforms.json nor transforms_train.json (nerfstudio, instant-ngp, Blender)"
@@ -34,10 +35,8 @@ Size = Annotated[float, Field(ge=1)]
 Row = tuple[float, float, float, float]
 
 
-class _Lens(BaseModel):
+class _Lens(Record):
     """Intrinsics in pixels and radians, for the whole file or for one frame. w and h: the size they refer to."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     camera_model: str | None = None
     camera_angle_x: Angle | None = None
@@ -127,22 +126,16 @@ def _files_in(folder: Path) -> list[_Part]:
 
 def _entries(path: Path, pictures: Pictures, *, share: Share | None) -> Iterator[Photo | LeftOut]:
     """The frames of one file. share: which part they belong to, where the file itself does not say."""
-    _, document = read_document(path)
-    try:
-        transforms = _Transforms.model_validate(document)
-    except ValidationError as error:
-        raise explained(path, document, error=error, named_by="file_path") from None
+    transforms = read_record(path, _Transforms, named_by="file_path")
     parts = (transforms.train_filenames, transforms.val_filenames, transforms.test_filenames)
     share_of: dict[str, Share | None] = {
         _plain(name): part for part, names in zip(SHARES, parts, strict=True) for name in names or ()
     }
     for index, entry in enumerate(transforms.frames):
         try:
-            frame = _Frame.model_validate(entry)
-        except ValidationError as error:
-            known = entry if isinstance(entry, dict) else {}
-            problem = explained(path, known, error=error, named_by="file_path")
-            yield LeftOut(f"frames[{index}]", str(problem))
+            frame = record_of(path, entry, _Frame, named_by="file_path")
+        except CaptureError as error:
+            yield LeftOut(f"frames[{index}]", str(error))
             continue
         yield _photo(path, frame, transforms, pictures=pictures, share=share_of.get(_plain(frame.file_path), share))
 
@@ -163,8 +156,7 @@ def _photo(
     except CaptureError as error:
         return LeftOut(picture.file, f"{path}: {_plain(frame.file_path)} {error}")
     pose = opengl_to_opencv(torch.tensor(frame.transform_matrix[:3], dtype=torch.float64))
-    photo = calibrated_photo(picture, pose, intrinsics, split=share)
-    return LeftOut(photo.file, f"{path}: {photo.problem}") if isinstance(photo, LeftOut) else photo
+    return calibrated_photo(picture, pose, intrinsics, file=path, split=share)
 
 
 def _lens(frame: _Frame, transforms: _Transforms) -> _Lens:
