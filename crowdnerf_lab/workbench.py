@@ -22,6 +22,7 @@ from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
+from crowdnerf_lab.contributors import contributors_of
 from crowdnerf_lab.devices.fitting import fit_to, reference_of
 from crowdnerf_lab.devices.measure import intrinsics
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
@@ -162,7 +163,7 @@ class Workbench:
 
     def keep_field(self, field: Field) -> Path:
         """Keep a field for the notebooks that follow."""
-        return save_field(field, self.root / "field.safetensors")
+        return save_field(field, self.root / "field.safetensors", trained_on=contributors_of(self._full_scene))
 
     def baked(self) -> BakedField:
         """The field of notebook 3 for devices that march it."""
@@ -187,7 +188,9 @@ class Workbench:
 
     def keep_student(self, student: RayMLP) -> Path:
         """Keep a student for the notebooks that follow."""
-        return save_light_field(student, self.root / "student.safetensors")
+        return save_light_field(
+            student, self.root / "student.safetensors", trained_on=contributors_of(self._full_scene)
+        )
 
     def artefacts(self) -> tuple[Artefact, ...]:
         """The verified artefacts of notebook 6."""
@@ -223,6 +226,7 @@ class Workbench:
                 reference=reference,
                 frames=self.preset.timed_frames,
                 licence=self.captures().licence,
+                licences={capture.ue: capture.licence for capture in self.captures().captures},
             )
         )
 

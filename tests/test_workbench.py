@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from crowdnerf_lab.contributors import contributors_in
 from crowdnerf_lab.fields.baked import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
@@ -78,9 +79,10 @@ def test_every_kind_of_model_shows_every_view(bench: Workbench):
 def test_a_kept_field_and_student_are_taken_up_again(bench: Workbench):
     field = small_field(bench)
     torch.nn.init.normal_(field.table, std=0.1, generator=torch.Generator().manual_seed(0))
-    bench.keep_field(field)
+    learned_from = {capture.ue for capture in bench.captures().captures}
+    assert set(contributors_in(bench.keep_field(field)) or ()) == learned_from
     assert torch.equal(bench.field().table, field.table)
     assert bench.baked().resolutions == (16, 32)
     student = RayMLP(planes_across(bench.scene().cameras, bench.scene().bounds), "XS")
-    bench.keep_student(student)
+    assert set(contributors_in(bench.keep_student(student)) or ()) == learned_from
     assert torch.equal(bench.picture(bench.student()), bench.picture(student))
