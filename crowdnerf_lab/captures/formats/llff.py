@@ -50,8 +50,9 @@ def _rows(file: Path) -> np.ndarray:
     if file.stat().st_size > POSES_BYTES:
         raise CaptureError(f"{file} has {file.stat().st_size} bytes, more than {POSES_BYTES}; split the scene")
     try:
-        # Mapped, so that a header that promises more numbers than there are allocates nothing.
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        # Mapped, so that a header that promises more numbers than there are allocates nothing; np.load would also
+        # open archives.
+        array = np.lib.format.open_memmap(file, mode="r")
     except (ValueError, OSError, EOFError, SyntaxError, TypeError) as error:
         raise CaptureError(f"{file} is no array of numbers ({error}); write it again with LLFF's imgs2poses") from None
     if (
