@@ -15,8 +15,10 @@ from crowdnerf_lab.captures.formats import (
     phone_folder,
     phototourism,
     polycam,
+    pose_log,
     record3d,
     scanner_app,
+    stray_scanner,
     transforms,
 )
 from crowdnerf_lab.captures.formats.pictures import visible
@@ -31,7 +33,9 @@ _POSED_FORMATS: tuple[ModuleType, ...] = (
     polycam,
     record3d,
     scanner_app,
+    stray_scanner,
     arkitscenes,
+    pose_log,
 )
 """Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
 

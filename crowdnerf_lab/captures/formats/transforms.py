@@ -84,10 +84,11 @@ def recognises(path: Path) -> bool:
     """A folder with such a file, or a JSON file that lists frames."""
     if path.is_dir():
         return bool(_files_in(path))
-    if path.suffix.lower() != ".json":
-        return False
-    if path.name.lower().startswith("transforms"):
-        return True
+    return path.suffix.lower() == ".json" and (path.name.lower().startswith("transforms") or _lists_frames(path))
+
+
+def _lists_frames(path: Path) -> bool:
+    """Whether a JSON file of another name holds what a transforms.json does."""
     try:
         frames = read_document(path)[1].get("frames")
     except CaptureError:
@@ -115,13 +116,13 @@ def read(path: Path) -> CaptureSet:
 
 
 def _files_in(folder: Path) -> list[_Part]:
-    """transforms.json, else Blender's three, else any other whose name begins so; with the part each stands for."""
+    """transforms.json, else Blender's three, else one whose name begins so, else one that holds the same."""
     names = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".json"}
     if TRANSFORMS in names:
         return [_Part(None, names[TRANSFORMS])]
     parts = [_Part(share, names[f"transforms_{share}.json"]) for share in SHARES if f"transforms_{share}.json" in names]
     others = [_Part(None, path) for name, path in names.items() if name.startswith("transforms")]
-    return parts or others[:1]
+    return parts or others[:1] or [_Part(None, path) for path in names.values() if _lists_frames(path)][:1]
 
 
 def _entries(path: Path, pictures: Pictures, *, share: Share | None) -> Iterator[Photo | LeftOut]:
