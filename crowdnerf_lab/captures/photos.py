@@ -53,6 +53,10 @@ def read_photo(path: Path | str) -> UInt8[Tensor, "h w 3"]:
     empty, larger than PHOTO_BYTES or PHOTO_PIXELS (before decoding), truncated, or no 8-bit picture of these formats.
     """
     with _opened(Path(path)) as image:
+        told = image.size
+        image.load()
+        if image.size != told:
+            raise ValueError(f"its header tells of {told} pixels, its picture has {image.size}")
         upright = in_srgb(ImageOps.exif_transpose(image))
         if upright.has_transparency_data:
             colours = upright.convert("RGBA")
