@@ -24,6 +24,7 @@ from crowdnerf_lab.captures.placement import Placed, moved
 from crowdnerf_lab.captures.structure_from_motion import (
     MotionSettings,
     Work,
+    adjust_robustly,
     choose_pairs,
     extract_features,
     keep_models,
@@ -131,6 +132,7 @@ def _map_new(work: Work, matches: Path, known: Path, model: Path) -> None:
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".mapping.") as scratch:
         found = work.colmap.incremental_mapping(matches, work.pictures[0].parent, scratch, options, known)
     extended = max(found.values(), key=lambda candidate: candidate.num_reg_images(), default=before)
+    adjust_robustly(work, extended, fixed={image.name for image in before.images.values() if image.has_pose})
     keep_models([extended], model)
 
 

@@ -10,7 +10,7 @@ import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -282,19 +282,32 @@ def _map(work: Work, matches: Path, model: Path) -> None:
             + (overlap or "too few points are seen in three photos or more; add photos taken between the others")
         )
     for candidate in models:
-        work.colmap.bundle_adjustment(candidate, robust_adjustment(work))
+        adjust_robustly(work, candidate)
     keep_models(models, model)
 
 
-def robust_adjustment(work: Work) -> Any:
-    """Options of a bundle adjustment that features found at a wrong place do not pull (Cauchy's loss)."""
+def adjust_robustly(work: Work, model: Any, *, fixed: Collection[str] = ()) -> None:
+    """Move cameras and points to where they fit best, without features found at a wrong place pulling (Cauchy's loss).
+
+    fixed: pictures whose camera stays where it is, with its lens.
+    """
     options = work.colmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.ceres.loss_function_type = work.colmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = KEYPOINT_PX
     options.ceres.solver_options.function_tolerance = SETTLED
     options.ceres.solver_options.num_threads = work.threads
-    return options
+    config = work.colmap.BundleAdjustmentConfig()
+    for image in model.images.values():
+        if image.has_pose:
+            config.add_image(image.image_id)
+        if image.has_pose and image.name in fixed:
+            config.set_constant_rig_from_world_pose(image.frame_id)
+            config.set_constant_cam_intrinsics(image.camera_id)
+    if not fixed:
+        config.fix_gauge(work.colmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    work.colmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
 
 
 def mapper_options(work: Work) -> Any:
