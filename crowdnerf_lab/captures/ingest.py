@@ -39,6 +39,7 @@ from crowdnerf_lab.captures.joining import expressed_like, joined
 from crowdnerf_lab.captures.journal import Entry, Heading, Journal
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxError, SandboxLimits
+from crowdnerf_lab.captures.screening import ScreeningLimits, ScreeningReport, judge, measure_one
 from crowdnerf_lab.files import FileError, sha256_of
 from crowdnerf_lab.interrupts import interrupts
 
@@ -70,12 +71,16 @@ class IngestRow:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of every file. seconds: from the first file to the last; interrupted: whether files are left."""
+    """What became of every file. seconds: from the first file to the last; interrupted: whether files are left.
+
+    screening: of all that is in the folder, if it was asked for.
+    """
 
     rows: tuple[IngestRow, ...]
     seconds: float
     workers: int
     interrupted: bool
+    screening: ScreeningReport | None = None
 
     @property
     def refused(self) -> tuple[IngestRow, ...]:
@@ -112,12 +117,14 @@ def ingest(
     workers: int | None = None,
     progress: bool = True,
     sandbox: Sandbox | None = None,
+    screening: ScreeningLimits | None = None,
 ) -> tuple[CaptureSet, IngestReport]:
     """Take in photos, videos, captures or an archive of them at `path` into the folder `root`, beside what is there.
 
     consent, licence: what holds for captures that do not carry their own, as in `read_captures`. faces: make faces
     unrecognisable before anything is written. workers: processes at a time (all cores). sandbox: an open one to use
-    instead, with its workers; a service that takes in many uploads saves a second each. Ctrl-C returns what there is.
+    instead, with its workers; a service that takes in many uploads saves a second each. screening: limits by which to
+    screen what is in the folder then; the folder keeps all, what is returned has passed. Ctrl-C returns what there is.
 
     Raises CaptureError or ArchiveError when nothing at `path` can be used, or `root` holds something else; FaceError
     when faces cannot be looked for; FileError when the disk is full.
@@ -135,7 +142,11 @@ def ingest(
             uploaded = _listed(opened, path, incoming=incoming, consent=consent, licence=licence)
             before = _before(root, uploaded)
             uploaded = expressed_like(before, uploaded)
-            return _taken_in(opened, uploaded, before=before, faces=faces, progress=progress)
+            captures, report = _taken_in(opened, uploaded, before=before, faces=faces, progress=progress)
+            if screening is None or report.interrupted:
+                return captures, report
+            screened = _screened(opened, captures, screening, progress=progress)
+            return captures.keeping(set(screened.kept)), replace(report, screening=screened)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
 
@@ -219,6 +230,17 @@ def _taken_in(
             journal.finish()
     logger.info("ingest of %s: %s", uploaded.root, report.summary())
     return captures, report
+
+
+def _screened(sandbox: Sandbox, captures: CaptureSet, limits: ScreeningLimits, *, progress: bool) -> ScreeningReport:
+    """`screen`, its measuring spread over the sandbox's workers."""
+    files = [photo.file for capture in captures.captures if capture.consent.train for photo in capture.photos]
+    jobs = (Job(measure_one, (captures.path_of(file),), about=file, limits=PHOTO_LIMITS) for file in files)
+    found = tqdm(sandbox.results(jobs), desc="screening", unit="photo", total=len(files), disable=not progress)
+    measures = {outcome.job.about: str(outcome.error) if outcome.error else outcome.value for outcome in found}
+    report = judge(captures, measures, limits=limits)
+    logger.info("screening of %s: %s", captures.root, report.summary())
+    return report
 
 
 class _Run:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from crowdnerf_lab.captures import ingest as ingesting
-from crowdnerf_lab.captures.bundle import Consent, read_bundle
+from crowdnerf_lab.captures.bundle import Consent, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.constructed_clips import write_clip
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.faces import find_faces
@@ -28,6 +29,7 @@ from crowdnerf_lab.captures.intake import probe
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.sandbox import Sandbox
+from crowdnerf_lab.captures.screening import ScreeningLimits, screen
 
 CRASHES = b"this one crashes its reader"
 NO_FACES = {"faces": False, "progress": False}
@@ -190,6 +192,19 @@ def test_a_clip_gives_frames_and_stays_out_itself(sandbox, tmp_path):
     _, again = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, **NO_FACES)
     assert "known" in {row.outcome for row in again.rows}
     assert again.photos == 0
+
+
+def test_what_is_taken_in_can_be_screened_at_once(sandbox, tmp_path):
+    captures = concert().keeping([photo.file for photo in concert().photos[:12]])
+    write_captures(replace(captures, views=()), tmp_path / "upload")
+    limits = ScreeningLimits()
+    kept, report = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, screening=limits, **NO_FACES)
+    everything = read_bundle(tmp_path / "event")
+    assert len(everything.photos) == 12
+    again, expected = screen(everything, limits=limits, progress=False)
+    assert report.screening == expected
+    assert kept.captures == again.captures
+    assert kept.photos
 
 
 def crashing_read(path, consent, licence):
