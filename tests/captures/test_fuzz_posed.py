@@ -140,7 +140,7 @@ def picture(path: Path) -> None:
 
 def numbers_of_poses(path: tuple[Any, ...]) -> bool:
     """Numbers without which a camera cannot be placed; not the last row of a matrix, which says nothing."""
-    if path[0] in ("t_00", "t_12", "t_23", "fx", "fy", "cx", "width"):
+    if path[0] in ("t_00", "t_12", "t_23", "fx"):
         return len(path) == 1
     lists = [index for index, part in enumerate(path) if part in POSES]
     if not lists or not isinstance(path[-1], int) or len(path) < lists[0] + 2:
