@@ -127,7 +127,11 @@ class _Unpacking:
                 f"{self.archive} has more than {self.limits.entries} entries; send it in several archives"
             )
         name = self._checked(entry)
-        if name is None or name.parts[0] == "__MACOSX" or name.name in _MAC_EXTRAS or name.name.startswith("._"):
+        if not name.parts and is_folder:
+            return None
+        if not name.parts:
+            raise self.error(entry, "has no name; pack again")
+        if name.parts[0] == "__MACOSX" or name.name in _MAC_EXTRAS or name.name.startswith("._"):
             return None
         if not is_folder and name.name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES + OTHER_SUFFIXES):
             problem = "an archive inside an archive is not unpacked; send it by itself"
@@ -158,7 +162,7 @@ class _Unpacking:
                     )
                 target.write(chunk)
 
-    def _checked(self, entry: str) -> PurePosixPath | None:
+    def _checked(self, entry: str) -> PurePosixPath:
         text = unicodedata.normalize("NFC", entry.replace("\\", "/"))
         name = PurePosixPath(text)
         if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in text) or "\x7f" in text:
@@ -174,7 +178,7 @@ class _Unpacking:
                 raise self.error(entry, "has a name longer than 255 bytes; rename it and pack again")
         if len(name.parts) > self.limits.depth:
             raise self.error(entry, f"lies more than {self.limits.depth} folders deep; pack it flatter")
-        return name if name.parts else None
+        return name
 
     def _claim(self, entry: str, name: PurePosixPath, *, is_folder: bool) -> None:
         """Raise ArchiveError when an entry meets another one's name, as a folding file system sees it."""
@@ -216,10 +220,11 @@ def _unzip(unpacking: _Unpacking) -> None:
             )
         _check_zip_entries(unpacking, entries, end=opened.start_dir)
         for entry in entries:
-            name = unpacking.admitted(entry.filename, is_folder=entry.is_dir())
+            is_folder = entry.filename.endswith("/")
+            name = unpacking.admitted(entry.filename, is_folder=is_folder)
             if name is None:
                 continue
-            if entry.is_dir():
+            if is_folder:
                 (unpacking.folder / name).mkdir(parents=True, exist_ok=True)
                 continue
             with _damage_named(unpacking, entry.filename), opened.open(entry) as source:

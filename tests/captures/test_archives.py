@@ -84,6 +84,7 @@ def test_an_honest_archive_comes_out_as_it_went_in(tmp_path, suffix):
         ("ue1/LPT1", "Windows"),
         ("folder./a.jpg", "Windows"),
         ("a.jpg ", "Windows"),
+        (".", "no name"),
         ("a\nb.jpg", "control characters"),
         ("x" * 300, "longer than 255"),
         ("/".join("abcdefghijklmnopqrst"), "folders deep"),
