@@ -19,7 +19,7 @@ from tests.captures.formats.test_colmap import write_binary, write_text
 from tests.captures.fuzzing import Mutant, accepted, assert_noticed, json_mutants, many, mutants
 
 CAMERAS = known_cameras(3)
-POSES = ("transform_matrix", "camera_to_world", "poses", "cameraPoseARFrame", "intrinsics", "K")
+POSES = ("transform", "transform_matrix", "camera_to_world", "poses", "cameraPoseARFrame", "intrinsics", "K")
 
 
 def transforms_document() -> dict[str, Any]:
@@ -133,6 +133,33 @@ def write_scanner(folder: Path) -> None:
         (folder / f"frame_{index:05d}.json").write_text(json.dumps(scanner_document(camera)))
 
 
+def write_stray(folder: Path) -> None:
+    lines = ["timestamp, frame, x, y, z, qx, qy, qz, qw"]
+    for index, camera in enumerate(CAMERAS):
+        picture(folder / "rgb" / f"{index:06d}.jpg")
+        numbers = [*camera.eye, *np.roll(quaternion(camera.opencv[:3, :3]), -1)]
+        lines.append(f"{100 + index}, {index:06d}, " + ", ".join(f"{number:.9f}" for number in numbers))
+    (folder / "odometry.csv").write_text("\n".join(lines) + "\n")
+    (folder / "camera_matrix.csv").write_text("55.0, 0.0, 33.0\n0.0, 57.0, 22.5\n0.0, 0.0, 1.0\n")
+
+
+def pose_log_document() -> dict[str, Any]:
+    frames = [
+        {"image": c.name, "timestamp": 10.0 + i, "transform": c.opengl.tolist(), "intrinsics": [55.0, 57.0, 33.0, 22.5]}
+        for i, c in enumerate(CAMERAS)
+    ]
+    return {"frames": frames}
+
+
+def write_pose_table(folder: Path) -> None:
+    pictures(folder / "images", CAMERAS)
+    lines = ["image,timestamp,tx,ty,tz,qx,qy,qz,qw,fx,fy,cx,cy"]
+    for index, camera in enumerate(CAMERAS):
+        numbers = [*camera.eye, *np.roll(quaternion(camera.opengl[:3, :3]), -1), 55.0, 57.0, 33.0, 22.5]
+        lines.append(f"{camera.name},{8 + index}," + ",".join(f"{number:.9f}" for number in numbers))
+    (folder / "poses.csv").write_text("\n".join(lines) + "\n")
+
+
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE, (200, 100, 50)).save(path)
@@ -147,6 +174,7 @@ def numbers_of_poses(path: tuple[Any, ...]) -> bool:
         return False
     where, within = path[lists[0]], path[lists[0] + 1 :]
     return {
+        "transform": len(within) == 2 and within[0] < 3,
         "transform_matrix": len(within) == 2 and within[0] < 3,
         "camera_to_world": len(within) == 2,
         "poses": len(within) == 2,
@@ -172,6 +200,10 @@ EXPORTS = {
     "colmap images.txt": (write_colmap(write_text), "sparse/0/images.txt", None),
     "llff": (write_llff, "poses_bounds.npy", None),
     "arkitscenes": (write_arkitscenes, "lowres_wide.traj", None),
+    "stray scanner odometry": (write_stray, "odometry.csv", None),
+    "stray scanner lens": (write_stray, "camera_matrix.csv", None),
+    "pose table": (write_pose_table, "poses.csv", None),
+    "pose log": (write_json("poses.json", pose_log_document()), "poses.json", of_json),
     "phototourism": (write_phototourism, "event.tsv", None),
 }
 
