@@ -11,6 +11,8 @@ class Preset:
     photo_downscale: int
     calibration_photos: int
     """Photos given to calibration; 0 means all."""
+    coverage_cells: int
+    """Cells along the longest side of a map of what photos show."""
     quick_fit_seconds: float
     """The one-page tour's field."""
     fit_seconds: float
@@ -40,6 +42,7 @@ _PRESETS = {
             name="tiny",
             photo_downscale=4,
             calibration_photos=24,
+            coverage_cells=12,
             quick_fit_seconds=5,
             fit_seconds=8,
             ablation_seconds=3,
@@ -57,6 +60,7 @@ _PRESETS = {
             name="standard",
             photo_downscale=1,
             calibration_photos=0,
+            coverage_cells=32,
             quick_fit_seconds=30,
             fit_seconds=80,
             ablation_seconds=8,
@@ -74,6 +78,7 @@ _PRESETS = {
             name="full",
             photo_downscale=1,
             calibration_photos=0,
+            coverage_cells=40,
             quick_fit_seconds=60,
             fit_seconds=600,
             ablation_seconds=120,

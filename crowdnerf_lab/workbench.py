@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
-from crowdnerf_lab.captures.calibration import calibrate
+from crowdnerf_lab.captures.calibration import Align, CalibrationReport, Poses, calibrate
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.screening import screen
@@ -99,6 +99,22 @@ class Workbench:
         """As many of them, UE after UE, as the preset gives to structure from motion."""
         captures = self.captures()
         return captures.keeping([photo.file for photo in captures.photos[: self.preset.calibration_photos or None]])
+
+    @property
+    def align(self) -> Align:
+        """What the frame of structure from motion is fitted to: the truth where known, else what phones report."""
+        return "truth" if self.folder is None else "metadata"
+
+    def recorded_poses(self) -> dict[str, tuple[PosedScene, CalibrationReport]]:
+        """The captures to calibrate in every frame that their records tell of: the phones' own, another tool's, the
+        truth of a simulation."""
+        captures = self.captures_to_calibrate()
+        recorded: dict[str, tuple[Poses, bool]] = {
+            "metadata": ("metadata", any(photo.reported for photo in captures.photos)),
+            "another tool": ("given", any(photo.camera for photo in captures.photos)),
+            "truth": ("truth", any(photo.truth for photo in captures.photos)),
+        }
+        return {name: calibrate(captures, poses=poses) for name, (poses, known) in recorded.items() if known}
 
     def scene(self) -> PosedScene:
         """The screened photos with their true poses, and the held-out views that judge a field; the preset's size."""

@@ -20,6 +20,7 @@ from scipy.ndimage import convolve
 from torch import Tensor
 
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Consent, Photo, Pose, ReportedPose
+from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.fields.appearance import linear_to_srgb, srgb_to_linear
 from crowdnerf_lab.files import write_atomically
@@ -65,6 +66,31 @@ def with_bad_captures(scene: PosedScene, *, fraction: float = 0.3, seed: int = 0
         rows = torch.tensor([row for row, found in faults.items() if found == fault], dtype=torch.int64)
         cameras = perturbed(cameras, rows, turn=turn, shift=shift, seed=seed)
     return SpoiledScene(replace(scene, images=tuple(images), cameras=cameras), faults)
+
+
+def moved_elsewhere(captures: CaptureSet, *, metres: float) -> tuple[str, CaptureSet]:
+    """The captures with one UE's reports moved east by `metres`, as if it had not been there; and its pseudonym.
+
+    Taken is the UE in the middle of those that report where they were. Raises CaptureError when none does.
+    """
+    able = [capture for capture in captures.captures if any(photo.reported or photo.gps for photo in capture.photos)]
+    if not able:
+        raise CaptureError(f"no phone of {captures.name} reports where it was; give captures with GPS")
+    liar = able[len(able) // 2]
+    lying = liar.model_copy(update={"photos": tuple(_moved(photo, metres) for photo in liar.photos)})
+    everybody = tuple(lying if capture.ue == liar.ue else capture for capture in captures.captures)
+    return liar.ue, replace(captures, captures=everybody)
+
+
+def _moved(photo: Photo, metres: float) -> Photo:
+    reported, gps = photo.reported, photo.gps
+    if reported is not None:
+        (a, b, c, east), north, up = reported.camera_to_world
+        reported = reported.model_copy(update={"camera_to_world": ((a, b, c, east + metres), north, up)})
+    if gps is not None:
+        east, north, up = gps.position
+        gps = gps.model_copy(update={"position": (east + metres, north, up)})
+    return photo.model_copy(update={"reported": reported, "gps": gps})
 
 
 def screened(scene: PosedScene, *, progress: bool = False) -> PosedScene:

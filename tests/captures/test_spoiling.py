@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crowdnerf_lab.cameras import rotation_angle
-from crowdnerf_lab.captures.spoiling import GPS_M, TURN, SpoiledScene, screened, with_bad_captures
+from crowdnerf_lab.captures.bundle import GpsFix, concert
+from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.spoiling import GPS_M, TURN, SpoiledScene, moved_elsewhere, screened, with_bad_captures
 from crowdnerf_lab.scene import PosedScene
 from tests.toy_field import toy_scene
 
@@ -84,3 +86,34 @@ def test_the_screening_sees_pictures_and_poses(crowd: PosedScene):
     assert 7 not in kept.train.tolist()
     assert kept.held_out.tolist() == [17, 18]
     assert len(kept.train) > 10
+
+
+def test_one_phone_says_that_it_was_elsewhere_and_the_others_say_what_they_said():
+    crowd = concert()
+    liar, lying = moved_elsewhere(crowd, metres=40.0)
+    for honest, said in zip(crowd.captures, lying.captures, strict=True):
+        moved = [
+            [b - a for a, b in zip(before.reported.camera_to_world[0], after.reported.camera_to_world[0], strict=True)]
+            for before, after in zip(honest.photos, said.photos, strict=True)
+        ]
+        assert moved == [pytest.approx([0, 0, 0, 40.0 if honest.ue == liar else 0.0])] * len(moved)
+
+
+def test_a_phone_with_gps_alone_can_lie_too_and_a_crowd_without_gps_cannot():
+    crowd = concert()
+    first = crowd.captures[0]
+    silent = first.model_copy(
+        update={"photos": tuple(photo.model_copy(update={"reported": None}) for photo in first.photos)}
+    )
+    with pytest.raises(CaptureError, match="reports where it was"):
+        moved_elsewhere(replace(crowd, captures=(silent,)), metres=1.0)
+    fixed = silent.model_copy(
+        update={
+            "photos": tuple(
+                photo.model_copy(update={"gps": GpsFix(position=(1.0, 2.0, 3.0))}) for photo in silent.photos
+            )
+        }
+    )
+    liar, lying = moved_elsewhere(replace(crowd, captures=(fixed,)), metres=5.0)
+    assert liar == first.ue
+    assert {photo.gps.position for photo in lying.photos} == {(6.0, 2.0, 3.0)}
