@@ -34,6 +34,7 @@ class PhotoMetadata:
     position_wgs84: latitude, longitude (degrees), altitude (m above sea level, 0 unless `altitude_known`). accuracy_m:
     of the position, horizontal. direction: radians clockwise from the north that direction_reference names.
     focal_35mm: mm on film whose longer side is 36 mm; sensor_focal_px: from the lens and the sensor's resolution.
+    orientation: how the picture is stored, EXIF's 1 (upright) to 8.
     """
 
     width: int
@@ -50,6 +51,7 @@ class PhotoMetadata:
     direction_reference: Literal["true", "magnetic"] = "true"
     sensor_focal_px: float | None = None
     software: str | None = None
+    orientation: int = 1
 
     @property
     def focal_px(self) -> float | None:
@@ -62,7 +64,9 @@ class PhotoMetadata:
 def metadata_of(exif: Image.Exif, *, width: int, height: int) -> PhotoMetadata:
     """The metadata of a picture that is stored with this width and height, before it is turned upright."""
     shot, gps = exif.get_ifd(ExifTags.IFD.Exif), exif.get_ifd(ExifTags.IFD.GPSInfo)
-    if exif.get(ExifTags.Base.Orientation) in ROTATED:
+    written = exif.get(ExifTags.Base.Orientation)
+    orientation = written if isinstance(written, int) and 1 <= written <= 8 else 1
+    if orientation in ROTATED:
         width, height = height, width
     direction = _number(gps.get(ExifTags.GPS.GPSImgDirection))
     iso = _positive(_first(shot.get(ExifTags.Base.ISOSpeedRatings)))
@@ -83,6 +87,7 @@ def metadata_of(exif: Image.Exif, *, width: int, height: int) -> PhotoMetadata:
         direction_reference="magnetic" if _text(gps.get(ExifTags.GPS.GPSImgDirectionRef)) == "M" else "true",
         sensor_focal_px=_sensor_focal_px(shot, longer_side=max(width, height)),
         software=_text(exif.get(ExifTags.Base.Software)),
+        orientation=orientation,
     )
 
 

@@ -40,6 +40,9 @@ _POSED_FORMATS: tuple[ModuleType, ...] = (
 """Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
 
 
+_FOLDERS_LOOKED_INTO = 50
+
+
 def read_captures(path: Path | str, *, consent: Consent | None = None, licence: str = "unknown") -> CaptureSet:
     """Read captures of any kind: a folder or a file in it. What it was recognised as is in `source`, and logged.
 
@@ -72,13 +75,37 @@ def summary(captures: CaptureSet) -> str:
 
 def _read_foreign(path: Path) -> CaptureSet:
     for place in dict.fromkeys((path, _unwrapped(path))):
-        for form in _POSED_FORMATS:
-            if form.recognises(place):
-                return form.read(place)
+        if form := _posed_format(place):
+            return form.read(place)
+    if scene := _only_scene_within(path):
+        return _read_foreign(scene)
     if phone_folder.recognises(path):
         return phone_folder.read(path)
     looked_for = ", ".join(form.LOOKED_FOR for form in (*_POSED_FORMATS, phone_folder))
     raise CaptureError(f"{path} holds neither {looked_for}; give the file or the folder that holds it")
+
+
+def _posed_format(place: Path) -> ModuleType | None:
+    return next((form for form in _POSED_FORMATS if form.recognises(place)), None)
+
+
+def _only_scene_within(path: Path) -> Path | None:
+    """The subfolder with poses where the rest is no captures: a scene with a note beside it. None where there is none.
+
+    Raises CaptureError for several: their worlds have nothing to do with each other.
+    """
+    if not path.is_dir():
+        return None
+    within = visible(_unwrapped(path))
+    folders = [folder for folder in within if folder.is_dir() and not folder.is_symlink()]
+    if len(folders) > _FOLDERS_LOOKED_INTO:
+        return None
+    scenes = [folder for folder in folders if _posed_format(_unwrapped(folder))]
+    if len(scenes) > 1:
+        names = ", ".join(scene.name for scene in scenes[:5])
+        raise CaptureError(f"{path} holds {len(scenes)} scenes with poses of their own ({names}); give one of them")
+    others = [entry for entry in within if entry not in scenes]
+    return scenes[0] if scenes and not any(phone_folder.recognises(other) for other in others) else None
 
 
 def _unpacked(path: Path) -> Path:

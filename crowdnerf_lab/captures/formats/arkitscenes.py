@@ -14,7 +14,8 @@ from torch import Tensor
 from crowdnerf_lab.captures.axes import inverse, pose_of_rotation_vector
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures, is_photo, visible
 
 LOOKED_FOR = "a .traj with lowres_wide/ and .pincam files (ARKitScenes)"

@@ -6,7 +6,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -27,6 +26,8 @@ from crowdnerf_lab.captures.bundle import (
     Source,
 )
 from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.formats.lens import Lens
+from crowdnerf_lab.captures.formats.orientation import UPRIGHT, can_be_turned, turned
 from crowdnerf_lab.captures.formats.pictures import Picture
 
 logger = logging.getLogger(__name__)
@@ -35,19 +36,6 @@ OWN_USE = Consent(train=True, publish=False)
 """What is taken for granted of files that somebody reads for himself."""
 _ASPECT_TOLERANCE = 0.02
 """How far a picture's proportions may be from the lens's: halving an odd size rounds by a pixel."""
-
-
-@dataclass(frozen=True)
-class Lens:
-    """Intrinsics in pixels of a picture of `size` (width, height); k1, k2, p1, p2 as in OpenCV.
-
-    size None: of the picture as it was found. centre_px None: its middle.
-    """
-
-    focal_px: tuple[float, float]
-    centre_px: tuple[float, float] | None = None
-    size: tuple[float, float] | None = None
-    distortion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 def calibrated_photo(
@@ -61,10 +49,16 @@ def calibrated_photo(
 ) -> Photo | LeftOut:
     """A photo with its camera (OpenCV axes), the intrinsics scaled to the picture as it was found.
 
-    file: what tells of the camera, for the reason why a photo is left out.
+    A lens of the picture as stored, before its EXIF orientation turned it upright, is turned with it; so is one that
+    fits either way. file: what tells of the camera, for the reason why a photo is left out.
     """
     size = (picture.width, picture.height)
-    lens_size = lens.size or (size[0] * picture.shrunk, size[1] * picture.shrunk)
+    lens_size = lens.size or (picture.stored[0] * picture.shrunk, picture.stored[1] * picture.shrunk)
+    if picture.orientation != UPRIGHT and _fits(picture.stored, lens_size):
+        if not can_be_turned(picture.orientation):
+            return LeftOut(picture.file, f"{file}: {picture.file} is mirrored by its EXIF orientation; save it upright")
+        camera_to_world, lens = turned(camera_to_world, lens, orientation=picture.orientation, size=lens_size)
+        lens_size = lens.size or size
     centre = lens.centre_px or (lens_size[0] / 2, lens_size[1] / 2)
     problem = _problem(size, camera_to_world, lens, lens_size=lens_size, centre=centre)
     if problem:
@@ -105,12 +99,19 @@ def _problem(
         )
     if bool(invalid_poses(camera_to_world[None])):
         return "has a pose that holds no rotation, or is not finite; drop the entry or find its pose again"
-    if abs(lens_size[0] * size[1] / (lens_size[1] * size[0]) - 1) > _ASPECT_TOLERANCE:
+    if not _fits(size, lens_size):
         return (
             f"is {size[0]}x{size[1]} but its lens is for {lens_size[0]:g}x{lens_size[1]:g}; "
             "scale the intrinsics, or remove the EXIF orientation where it turned the picture"
         )
     return ""
+
+
+def _fits(size: tuple[int, int], lens_size: tuple[float, float]) -> bool:
+    """Whether a picture has the proportions that a lens is for."""
+    if not 0 < min(lens_size) < float("inf"):
+        return False
+    return abs(lens_size[0] * size[1] / (lens_size[1] * size[0]) - 1) <= _ASPECT_TOLERANCE
 
 
 def _rows(pose: Float[Tensor, "3 4"]) -> Pose:

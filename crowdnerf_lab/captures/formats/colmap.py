@@ -121,16 +121,15 @@ def largest_model(path: Path) -> tuple[Model | None, list[Path]]:
 
 def _roots(model: Path, path: Path) -> Iterator[Path]:
     """Folders that may hold the images, from the model's upwards: to `path`, or past it where its name is COLMAP's."""
-    folder, inner = model, model != (path if path.is_dir() else path.parent)
+    folder = model
     yield folder
-    while inner or folder.name.isdecimal() or folder.name.lower().startswith(("sparse", "colmap")):
-        if folder == folder.parent:
-            return
+    while _is_below(folder, path) or folder.name.isdecimal() or folder.name.lower().startswith(("sparse", "colmap")):
         folder = folder.parent
-        inner = inner and folder != path
         yield folder
-        if folder == path:
-            return
+
+
+def _is_below(folder: Path, path: Path) -> bool:
+    return folder != path and folder.is_relative_to(path)
 
 
 def _short(path: Path, root: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from crowdnerf_lab.captures.bundle import LeftOut
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.formats.calibrated import Lens
+from crowdnerf_lab.captures.formats.lens import Lens
 
 Record = TypeVar("Record")
 MODEL_BYTES = 2 << 30

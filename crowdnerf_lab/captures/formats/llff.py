@@ -4,6 +4,7 @@ A row holds a 3x5 matrix, row by row, and the nearest and farthest depth. Its co
 backward axes, its position, and height, width and focal length in pixels of the full-size photo.
 """
 
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,16 @@ import torch
 from crowdnerf_lab.captures.axes import llff_to_opencv
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures, is_photo, visible
 
 POSES_BOUNDS = "poses_bounds.npy"
 LOOKED_FOR = f"{POSES_BOUNDS} (LLFF)"
 CONVENTION = "camera-to-world, columns down, right, backward; photos in order of their names"
 POSES_BYTES = 64 << 20
+_DAMAGE = (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError, tokenize.TokenError)
+"""What numpy raises over the header of a mangled array: it is Python's own syntax."""
 
 
 def recognises(path: Path) -> bool:
@@ -53,7 +57,7 @@ def _rows(file: Path) -> np.ndarray:
         # Mapped, so that a header that promises more numbers than there are allocates nothing; np.load would also
         # open archives.
         array = np.lib.format.open_memmap(file, mode="r")
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError) as error:
+    except _DAMAGE as error:
         raise CaptureError(f"{file} is no array of numbers ({error}); write it again with LLFF's imgs2poses") from None
     if (
         not isinstance(array, np.ndarray)

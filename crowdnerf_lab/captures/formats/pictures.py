@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from crowdnerf_lab.captures.bundle import LeftOut
 from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.exif import ROTATED
 from crowdnerf_lab.captures.photos import PhotoError, read_metadata
 from crowdnerf_lab.files import FileError, inside
 
@@ -17,6 +18,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".3gp", ".3g2", ".mkv", ".webm", ".avi
 MOST_FILES = 200_000
 """A folder with more files than this is refused; depth below it is limited, too."""
 DEEPEST = 12
+_LONGEST_NAME = 255
 _PHOTO_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif", b"avis")
 """What the ftyp box of HEIC and AVIF files names; others are videos."""
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir", "$recycle.bin", "lost+found"}
@@ -26,13 +28,19 @@ _SHRUNK = re.compile(r"^(?P<folder>.+)_(?P<factor>[1-9][0-9]?)$")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was found. file: its name within the root; width, height: upright, pixels; shrunk: how many times
-    smaller than the one that was asked for, by its folder's name."""
+    """A picture that was found. file: its name within the root; width, height: upright, pixels; orientation: how EXIF
+    says it is stored; shrunk: how many times smaller than the one that was asked for, by its folder's name."""
 
     file: str
     width: int
     height: int
+    orientation: int = 1
     shrunk: int = 1
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the pixels as they are stored."""
+        return (self.height, self.width) if self.orientation in ROTATED else (self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,11 @@ class Pictures:
 
         Raises CaptureError for a name that leaves the folder.
         """
-        wanted = PurePosixPath(name.replace("\\", "/"))
+        if not name.strip(". /\\"):
+            return LeftOut(name or "?", f"{name!r} names no file; name the photo, or drop the entry")
+        if not is_writable(name) and not _has_control_letters(name):
+            return LeftOut(ascii(name[:80]), f"{name[:80]!a} is no name for a file; correct it, or drop the entry")
+        wanted = self._within(name.strip().replace("\\", "/"))
         found, shrunk = self._found(wanted), 1
         if found is None:
             found, shrunk = self._shrunk_copy(wanted)
@@ -61,7 +73,16 @@ class Pictures:
             metadata = read_metadata(self._inside(file))
         except PhotoError as error:
             return LeftOut(file, str(error))
-        return Picture(file, metadata.width, metadata.height, shrunk)
+        return Picture(file, metadata.width, metadata.height, metadata.orientation, shrunk)
+
+    def _within(self, name: str) -> PurePosixPath:
+        """The name below the root; of an absolute one, from another machine, the longest end that is there."""
+        wanted = PurePosixPath(name)
+        parts = wanted.parts[1:]
+        if not wanted.is_absolute() and not re.match(r"[A-Za-z]:$", wanted.parts[0]):
+            return wanted
+        ends = (PurePosixPath(*parts[start:]) for start in range(len(parts)) if ".." not in parts)
+        return next((end for end in ends if self._found(end)), wanted)
 
     def _found(self, wanted: PurePosixPath) -> str | None:
         if self._inside(str(wanted)).is_file():
@@ -112,8 +133,8 @@ class Pictures:
         return self._names[path]
 
     def _inside(self, name: str) -> Path:
-        if not is_writable(name):
-            raise CaptureError(f"{name!r} is no name for a file: it holds characters that no manifest can; rename it")
+        if _has_control_letters(name):
+            raise CaptureError(f"{name[:80]!r} is no name for a file: it holds control characters; correct it")
         try:
             return inside(self.root, name)
         except FileError as error:
@@ -122,7 +143,15 @@ class Pictures:
 
 def is_writable(name: str) -> bool:
     """Whether a name can stand in a manifest: valid Unicode without control characters, of a length files have."""
-    return 0 < len(name) <= 1024 and all(ord(letter) > 31 and not 0xD800 <= ord(letter) < 0xE000 for letter in name)
+    try:
+        lengths = [len(part.encode()) for part in re.split(r"[/\\]", name)]
+    except UnicodeEncodeError:
+        return False
+    return 0 < len(name) <= 1024 and max(lengths) <= _LONGEST_NAME and not _has_control_letters(name)
+
+
+def _has_control_letters(name: str) -> bool:
+    return any(ord(letter) < 32 for letter in name)
 
 
 def is_junk(name: str) -> bool:

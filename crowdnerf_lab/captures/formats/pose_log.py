@@ -12,7 +12,8 @@ from pathlib import Path
 from crowdnerf_lab.captures.axes import opengl_to_opencv, y_up_to_z_up
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError, read_document
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Picture, Pictures, is_photo, visible
 from crowdnerf_lab.captures.formats.pose_records import (
     SUFFIXES,

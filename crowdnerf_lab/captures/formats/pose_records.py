@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crowdnerf_lab.captures.axes import pose_of_quaternion, pose_of_sixteen
 from crowdnerf_lab.captures.documents import DOCUMENT_BYTES, CaptureError
-from crowdnerf_lab.captures.formats.calibrated import Lens
+from crowdnerf_lab.captures.formats.lens import Lens
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 Fields = dict[str, Any]

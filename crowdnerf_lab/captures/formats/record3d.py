@@ -13,7 +13,8 @@ from pydantic import Field
 from crowdnerf_lab.captures.axes import opengl_to_opencv, pose_of_quaternion, y_up_to_z_up
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError, read_document
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures, is_photo, visible
 from crowdnerf_lab.captures.formats.records import Record, read_record
 from crowdnerf_lab.captures.formats.scanner_app import lens_of_nine
@@ -86,7 +87,7 @@ def _entries(file: Path, metadata: _Metadata) -> Iterator[Photo | LeftOut]:
             x, y, z, w, *position = (float(number) for number in numbers)
             pose = y_up_to_z_up(opengl_to_opencv(pose_of_quaternion((x, y, z, w), position)))
             lens = _lens(metadata, index)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             yield LeftOut(picture.file, f"{file}: poses[{index}] ({picture.file}): {error}; drop the entry")
             continue
         time_s = times[index] - start if index < len(times) else index / metadata.fps

@@ -13,7 +13,8 @@ from pydantic import Field
 from crowdnerf_lab.captures.axes import opengl_to_opencv, pose_of_sixteen, y_up_to_z_up
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError, read_document
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures, visible
 from crowdnerf_lab.captures.formats.records import Record, read_record
 

@@ -14,7 +14,8 @@ from PIL import Image
 from crowdnerf_lab.captures.axes import pose_of_quaternion, y_up_to_z_up
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import DOCUMENT_BYTES, CaptureError
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures, is_photo, visible
 from crowdnerf_lab.captures.videos import VideoError, pictures
 from crowdnerf_lab.files import write_atomically

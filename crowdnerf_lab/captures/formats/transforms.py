@@ -18,7 +18,8 @@ from crowdnerf_lab.cameras import focal_from_angle
 from crowdnerf_lab.captures.axes import opengl_to_opencv
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError, read_document
-from crowdnerf_lab.captures.formats.calibrated import Lens, calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
+from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures
 from crowdnerf_lab.captures.formats.records import Record, read_record, record_of
 
@@ -151,7 +152,7 @@ def _photo(
     if isinstance(picture, LeftOut):
         return picture
     lens = _lens(frame, transforms)
-    size = (round(lens.w or picture.width * picture.shrunk), round(lens.h or picture.height * picture.shrunk))
+    size = (round(lens.w or picture.stored[0] * picture.shrunk), round(lens.h or picture.stored[1] * picture.shrunk))
     try:
         intrinsics = _intrinsics(lens, size)
     except CaptureError as error:
