@@ -29,8 +29,10 @@ _GRAIN = 3
 """Mixed second difference, summed over the channels, up to which a block has no grain: fox and lund have more."""
 _UNIFORM, _SAME, _OTHER = 6, 3, 12
 """Bytes: range within a line of a bar, change from line to line, and step at the bar's end."""
-_END = 3
-"""Lines over which JPEG smears the end of a bar."""
+_FEWEST_LINES = 3
+"""Of a bar."""
+_END = 16
+"""Lines over which JPEG smears the end of a bar: a block of colours at half the size."""
 _DECIBELS = 10 / math.log(10)
 """Of a natural logarithm of power."""
 _SLOWEST = 0.14
@@ -66,6 +68,8 @@ def drawn_fraction(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
     Photos have 0 to 0.1; screenshots, charts, pages, cartoons and gradients 0.4 to 1, also saved as JPEG or shrunk.
     A picture that is all black is 1; one smaller than a block 0.
     """
+    if min(pixels.shape[:2]) < BLOCK:
+        return 0.0
     drawn, black = [], []
     for tile in _tiles(pixels, min(TILE, *pixels.shape[:2]), most=MOST_TILES):
         values = tile.astype(np.int16)
@@ -76,8 +80,6 @@ def drawn_fraction(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
         drawn.append(repeats | (_blocks(grain > _GRAIN).mean(-1) < 0.01))
         black.append(_blocks(here.max(-1) < _BLACK).mean(-1) > 0.9)
     found, dark = np.concatenate(drawn), np.concatenate(black)
-    if not len(found):
-        return 0.0
     return float(found.mean() if dark.mean() > 0.98 else found[~dark].mean())
 
 
@@ -144,7 +146,7 @@ def _bar(pixels: UInt8[np.ndarray, "h w 3"]) -> int:
     lowest, highest = pixels.min(1).astype(np.int16), pixels.max(1).astype(np.int16)
     uniform = (highest - lowest <= _UNIFORM).all(-1) & (np.abs(lowest - lowest[0]) <= _SAME).all(-1)
     count = len(uniform) if uniform.all() else int(uniform.argmin())
-    if count < _END or count + _END >= len(pixels):
+    if count < _FEWEST_LINES or count + _END >= len(pixels):
         return 0
     beyond = pixels[count + _END].astype(np.int16)
     step = np.abs(beyond - lowest[0]).max(-1) > _OTHER

@@ -7,18 +7,25 @@ after calibration (see `consistency`).
 
 import logging
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo
+from crowdnerf_lab.captures.bundle import CaptureSet
+from crowdnerf_lab.captures.copies import better_copies
 from crowdnerf_lab.captures.photo_measures import PhotoMeasures, measure_one
 from crowdnerf_lab.captures.photos import PhotoError
-from crowdnerf_lab.captures.screening_checks import USUAL_LIMITS, Candidate, ScreeningLimits, compared
+from crowdnerf_lab.captures.screening_checks import (
+    USUAL_LIMITS,
+    Candidate,
+    ScreeningLimits,
+    compared,
+    comparisons_of,
+)
 from crowdnerf_lab.captures.screening_report import Check, ScreeningReport, ScreeningRow
 from crowdnerf_lab.captures.whereabouts import angles_to_focus
 
@@ -70,30 +77,52 @@ def judge(
     """
     rows: list[ScreeningRow] = []
     candidates: list[Candidate] = []
-    listed = [(capture, photo) for capture in captures.captures for photo in capture.photos]
-    for capture, photo in listed:
-        path = captures.path_of(photo.file)
-        problem = "" if capture.consent.train else f"{capture.ue} does not consent to training"
-        rows.append(fact(capture, photo, path=path, check="consent", problem=problem))
-        if problem:
+    readable: dict[str, PhotoMeasures] = {}
+    listed = [
+        (capture.consent.train, Candidate(capture.ue, path=captures.path_of(photo.file), photo=photo))
+        for capture in captures.captures
+        for photo in capture.photos
+    ]
+    for consents, candidate in listed:
+        refusal = "" if consents else f"{candidate.ue} does not consent to training"
+        rows.append(_fact(candidate, check="consent", problem=refusal))
+        if refusal:
             continue
-        measured = measures.get(photo.file, f"{path} was not measured; measure it, or drop its entry")
-        problem = measured if isinstance(measured, str) else _wrong_size(photo, path, measured)
-        rows.append(fact(capture, photo, path=path, check="readable", problem=problem))
+        measured = measures.get(candidate.file, f"{candidate.path} was not measured; measure it, or drop its entry")
+        problem = measured if isinstance(measured, str) else _wrong_size(candidate, measured)
+        rows.append(_fact(candidate, check="readable", problem=problem))
         if not isinstance(measured, str) and not problem:
-            candidates.append(Candidate(capture.ue, path=path, photo=photo, measures=measured))
-    judged, _ = compared(candidates, limits, coordinates=captures.coordinates)
-    rows += judged
-    order = {photo.file: index for index, (_, photo) in enumerate(listed)}
+            candidates.append(candidate)
+            readable[candidate.file] = measured
+    comparisons = comparisons_of(candidates, readable, limits=limits, coordinates=captures.coordinates)
+    judged, standing = compared(candidates, comparisons)
+    rows += [*judged, *_duplicates(candidates, readable, standing)]
+    order = {candidate.file: index for index, (_, candidate) in enumerate(listed)}
     return ScreeningReport(rows=tuple(sorted(rows, key=lambda row: order[row.photo])))
 
 
-def fact(capture: Capture, photo: Photo, *, path: Path, check: Check, problem: str) -> ScreeningRow:
+def _duplicates(
+    candidates: Sequence[Candidate], measures: Mapping[str, PhotoMeasures], standing: Collection[str]
+) -> list[ScreeningRow]:
+    """Of the photos still standing that show the same picture, whoever sent them, only the best is kept."""
+    owners = {candidate.file: candidate.ue for candidate in candidates if candidate.file in standing}
+    best = better_copies({file: measures[file].signature for file in owners}, owners)
+    return [
+        _fact(
+            candidate,
+            check="duplicate",
+            problem=f"the same picture as {best[candidate.file]}" if candidate.file in best else "",
+        )
+        for candidate in candidates
+    ]
+
+
+def _fact(candidate: Candidate, *, check: Check, problem: str) -> ScreeningRow:
     """A check that is passed or not, without a yardstick; problem: what is wrong, empty when it is passed."""
     return ScreeningRow(
-        ue=capture.ue,
-        photo=photo.file,
-        path=path,
+        ue=candidate.ue,
+        photo=candidate.file,
+        path=candidate.path,
         check=check,
         kept=not problem,
         reason=problem,
@@ -102,10 +131,11 @@ def fact(capture: Capture, photo: Photo, *, path: Path, check: Check, problem: s
     )
 
 
-def _wrong_size(photo: Photo, path: Path, measures: PhotoMeasures) -> str:
+def _wrong_size(candidate: Candidate, measures: PhotoMeasures) -> str:
+    photo = candidate.photo
     if (measures.width, measures.height) == (photo.width, photo.height):
         return ""
-    seen = f"{path} is {measures.width}x{measures.height}"
+    seen = f"{candidate.path} is {measures.width}x{measures.height}"
     return f"{seen}, its manifest says {photo.width}x{photo.height}; correct the manifest"
 
 
@@ -114,14 +144,17 @@ def _measures_of(paths: Sequence[Path], *, workers: int) -> Iterator[Measured]:
     if workers == 1 or len(paths) <= workers:
         yield from map(_measured, paths)
         return
-    with ExitStack() as stack:
-        pool = stack.enter_context(
-            ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-            )
-        )
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        yield from pool.map(_measured, paths, chunksize=4)
+    spawned = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawned, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        # As bytes: a tensor that is sent by itself keeps a shared file open in both processes.
+        yield from map(pickle.loads, pool.map(_measured_and_packed, paths, chunksize=4))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _measured_and_packed(path: Path) -> bytes:
+    return pickle.dumps(_measured(path))
 
 
 def _measured(path: Path) -> Measured:

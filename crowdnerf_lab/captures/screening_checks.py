@@ -2,8 +2,8 @@
 
 How a photo was made (dark, soft, noisy, turned) is judged against the same UE's others, so that a phone that is bright,
 soft or misplaced as a whole is not punished for it; a photo that is alone is judged against the crowd. The more the
-others vary, the wider the allowance. What it is, where and when (a drawing, a display, another place) is judged against the crowd only: a UE may
-be wrong as a whole. What fails one check is no yardstick for the next.
+others vary, the wider the allowance. What it is, where and when (a drawing, a display, another place) is judged against
+the crowd only: a UE may be wrong as a whole. What fails one check is no yardstick for the next.
 """
 
 import math
@@ -70,12 +70,11 @@ USUAL_LIMITS = ScreeningLimits()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A readable photo with its measures."""
+    """A photo that is compared with others."""
 
     ue: str
     path: Path
     photo: Photo
-    measures: PhotoMeasures
 
     @property
     def file(self) -> str:
@@ -88,9 +87,9 @@ class Comparison:
     """A check against other photos.
 
     values: what was measured, by photo. allowance: how far behind is too far; deviations: the same in robust standard
-    deviations of the others, if there are `CROWD` of them and it is more. by_ue: whether a photo is first judged by its own
-    UE's others. harmless: a value up to which nothing fails, whatever the others have. slack: what a photo is forgiven
-    beyond that. finding, in_words: what to say of a photo that fails, and how to say a value.
+    deviations of the others, if there are `CROWD` of them and it is more. by_ue: whether a photo is first judged by its
+    own UE's others. harmless: a value up to which nothing fails, whatever the others have. slack: what a photo is
+    forgiven beyond that. finding, in_words: what to say of a photo that fails, and how to say a value.
     """
 
     check: Check
@@ -104,17 +103,25 @@ class Comparison:
     slack: Mapping[str, float] = field(default_factory=dict)
 
 
-def compared(
-    candidates: Sequence[Candidate], limits: ScreeningLimits, *, coordinates: Coordinates
-) -> tuple[list[ScreeningRow], set[str]]:
+def comparisons_of(
+    candidates: Sequence[Candidate],
+    measures: Mapping[str, PhotoMeasures],
+    *,
+    limits: ScreeningLimits,
+    coordinates: Coordinates,
+) -> tuple[Comparison, ...]:
+    """The comparisons of a first screening, in their order. measures: by photo, of every candidate."""
+    return (
+        *_of_what_it_is(measures, limits),
+        *_of_whereabouts(candidates, limits, coordinates),
+        *_of_quality(measures, limits),
+    )
+
+
+def compared(candidates: Sequence[Candidate], comparisons: Sequence[Comparison]) -> tuple[list[ScreeningRow], set[str]]:
     """All comparisons of all candidates, one after the other, and the photos that passed every one of them."""
     rows: list[ScreeningRow] = []
     standing = {candidate.file for candidate in candidates}
-    comparisons = (
-        *_of_what_it_is(candidates, limits),
-        *_of_whereabouts(candidates, limits, coordinates),
-        *_of_quality(candidates, limits),
-    )
     for comparison in comparisons:
         judged = judge_by(comparison, candidates, standing=standing)
         standing -= {row.photo for row in judged if not row.kept}
@@ -159,10 +166,10 @@ def judge_by(comparison: Comparison, candidates: Sequence[Candidate], *, standin
     return rows
 
 
-def _of_what_it_is(candidates: Sequence[Candidate], limits: ScreeningLimits) -> tuple[Comparison, ...]:
+def _of_what_it_is(measures: Mapping[str, PhotoMeasures], limits: ScreeningLimits) -> tuple[Comparison, ...]:
     """Is it a photo, and large enough to be of use? An event of drawings has drawings for its yardstick."""
-    sides = {item.file: float(min(item.measures.width, item.measures.height)) for item in candidates}
-    authenticity = {item.file: item.measures.authenticity for item in candidates}
+    sides = {file: float(min(found.width, found.height)) for file, found in measures.items()}
+    authenticity = {file: found.authenticity for file, found in measures.items()}
     return (
         Comparison(
             check="small",
@@ -245,9 +252,9 @@ def _of_whereabouts(
     )
 
 
-def _of_quality(candidates: Sequence[Candidate], limits: ScreeningLimits) -> tuple[Comparison, ...]:
+def _of_quality(measures: Mapping[str, PhotoMeasures], limits: ScreeningLimits) -> tuple[Comparison, ...]:
     """Is it well exposed, sharp and clean?"""
-    quality = {item.file: item.measures.quality for item in candidates}
+    quality = {file: found.quality for file, found in measures.items()}
     return (
         Comparison(
             check="dark",

@@ -21,10 +21,11 @@ Check = Literal[
     "duplicate",
     "copied",
     "speed",
+    "frozen",
     "position",
     "attitude",
 ]
-"""In the order in which a photo meets them; the last four are of `consistency`."""
+"""In the order in which a photo meets them; the last five are of `consistency`."""
 LARGE_IS_BAD: frozenset[Check] = frozenset(
     (
         "drawn",
@@ -37,6 +38,7 @@ LARGE_IS_BAD: frozenset[Check] = frozenset(
         "noise",
         "copied",
         "speed",
+        "frozen",
         "position",
         "attitude",
     )
@@ -51,10 +53,10 @@ class ScreeningRow:
     At most the threshold must be: drawn and framed, fractions of the picture that no lens made; display, dB by which a
     regular grid stands out; time, seconds from the middle of the event; place, metres from the middle of the crowd;
     direction, angle to where the crowd looks, radians; over, fraction clipped; noise, stops of the full range; copied,
-    photos of other UEs at the very same coordinates; speed, metres per second since the UE's last photo; position and
-    attitude, metres and radians from the reconstruction. At least: small, pixels of the shorter side; dark, highlights
-    in stops; blur, sharpness in stops; consent, readable and duplicate, 1 where all is well. NaN stands where there was
-    nothing to measure or to compare with.
+    other UEs at the very same coordinates; speed, metres per second between the UE's photos; frozen, metres that the UE
+    moved at the very same coordinates; position and attitude, metres and radians from the reconstruction. At least:
+    small, pixels of the shorter side; dark, highlights in stops; blur, sharpness in stops; consent, readable and
+    duplicate, 1 where all is well. NaN stands where there was nothing to measure or to compare with.
     """
 
     ue: str

@@ -40,7 +40,7 @@ def distances_from_crowd(
     """
     if not places:
         return {}
-    east, north = (_middle({file: place[axis] for file, place in places.items()}, owners) for axis in (0, 1))
+    east, north = (middle_of({file: place[axis] for file, place in places.items()}, owners) for axis in (0, 1))
     return {file: math.hypot(place[0] - east, place[1] - north) for file, place in places.items()}
 
 
@@ -52,7 +52,7 @@ def seconds_from_event(times: Mapping[str, float], owners: Mapping[str, str]) ->
     known = {file: time for file, time in times.items() if time != 0} or dict(times)
     if not known:
         return {}
-    middle = _middle(known, owners)
+    middle = middle_of(known, owners)
     return {file: abs(time - middle) for file, time in known.items()}
 
 
@@ -90,7 +90,8 @@ def angles_to_focus(
     return angles
 
 
-def _middle(values: Mapping[str, float], owners: Mapping[str, str]) -> float:
+def middle_of(values: Mapping[str, float], owners: Mapping[str, str]) -> float:
+    """The median of the UEs' medians: however many photos a UE sends, it counts once. owners: the UE of each photo."""
     by_owner: dict[str, list[float]] = {}
     for file, value in values.items():
         by_owner.setdefault(owners[file], []).append(value)

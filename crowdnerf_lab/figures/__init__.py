@@ -1,7 +1,7 @@
 """The figures of the notebooks, in one visual language: black ink, few colours, nothing that says nothing."""
 
 from crowdnerf_lab.figures.coverage import coverage_map, coverage_plan, sparsification
-from crowdnerf_lab.figures.crowd import capture_map, crowd_map, screening_margins
+from crowdnerf_lab.figures.crowd import capture_map, crowd_map, screening_margins, screening_sheet
 from crowdnerf_lab.figures.measurements import bytes_over_views, latency_bars, rate_distortion, table, training_curve
 from crowdnerf_lab.figures.pictures import contact_sheet, false_colour, image_strip, side_by_side, triptych
 from crowdnerf_lab.figures.style import REASONS
@@ -19,6 +19,7 @@ __all__ = [
     "latency_bars",
     "rate_distortion",
     "screening_margins",
+    "screening_sheet",
     "side_by_side",
     "sparsification",
     "table",

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, pinhole
 from crowdnerf_lab.captures.bundle import CaptureSet, Photo
-from crowdnerf_lab.captures.screening import ScreeningReport, ScreeningRow
+from crowdnerf_lab.captures.photos import PhotoError, read_photo
+from crowdnerf_lab.captures.screening_report import Check, ScreeningReport, ScreeningRow
+from crowdnerf_lab.figures.pictures import contact_sheet
 from crowdnerf_lab.figures.style import (
     COLOUR_OF,
     FAINT,
@@ -25,6 +29,39 @@ from crowdnerf_lab.figures.style import (
     WIDTH,
     colours_of,
 )
+from crowdnerf_lab.scene import area_resized
+
+PANELS_IN_A_ROW = 4
+MOST_PANELS = 10
+"""More could no longer be read."""
+
+
+class _Unit(NamedTuple):
+    """How a check's margins are shown: the unit, and how many of it one of the report's makes."""
+
+    name: str
+    per: float = 1.0
+
+
+_UNITS: dict[Check, _Unit] = {
+    "small": _Unit("pixels"),
+    "drawn": _Unit("% of it", 100.0),
+    "framed": _Unit("% of it", 100.0),
+    "display": _Unit("dB"),
+    "time": _Unit("minutes", 1 / 60),
+    "place": _Unit("m"),
+    "direction": _Unit("degrees", math.degrees(1)),
+    "dark": _Unit("stops"),
+    "over": _Unit("% of it", 100.0),
+    "blur": _Unit("stops"),
+    "noise": _Unit("stops"),
+    "copied": _Unit("UEs"),
+    "speed": _Unit("m/s"),
+    "frozen": _Unit("m"),
+    "position": _Unit("m"),
+    "attitude": _Unit("degrees", math.degrees(1)),
+}
+"""Consent, readability and copies are facts: they have no margin."""
 
 
 def capture_map(
@@ -86,7 +123,7 @@ def capture_map(
 
 def crowd_map(captures: CaptureSet, report: ScreeningReport) -> go.Figure:
     """The crowd as its phones report themselves: the photos that were kept, and those rejected by reason."""
-    found = {row.photo: REASONS[row.check] for row in report.rejected}
+    found: dict[str, str] = {row.photo: REASONS[row.check] for row in report.rejected}
     posed = [photo for photo in captures.photos if photo.reported and photo.focal_px]
     names = [KEPT, *dict.fromkeys(found.values())]
     return capture_map(
@@ -95,28 +132,56 @@ def crowd_map(captures: CaptureSet, report: ScreeningReport) -> go.Figure:
 
 
 def screening_margins(report: ScreeningReport) -> go.Figure:
-    """How far every photo is inside (above 0) or outside the limit of each check, least first, in the check's unit."""
-    units = {"direction": "degrees", "dark": "stops", "over": "% of the picture", "blur": "stops"}
-    figure = make_subplots(cols=len(units), subplot_titles=[REASONS[check] for check in units], horizontal_spacing=0.07)
-    for column, (check, unit) in enumerate(units.items(), start=1):
-        rows = sorted((row for row in report.rows if row.check == check), key=_margin)
+    """How far every photo is inside (above 0) or outside the limit of each check, least first, in the check's unit.
+
+    Shown are the checks that tell photos apart, at most `MOST_PANELS`: those that rejected something come before those
+    that did not.
+    """
+    panels = _panels(report)
+    columns = min(PANELS_IN_A_ROW, max(len(panels), 1))
+    lines = max(1, math.ceil(len(panels) / columns))
+    titles = [f"{REASONS[check]}, {_UNITS[check].name}" for check in panels]
+    figure = make_subplots(
+        rows=lines, cols=columns, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.16
+    )
+    for place, (check, rows) in enumerate(panels.items()):
+        unit = _UNITS[check]
+        ranked = sorted(rows, key=lambda row: row.margin)
         figure.add_trace(
             go.Scatter(
-                y=[_margin(row) for row in rows],
+                y=[unit.per * row.margin for row in ranked],
                 mode="markers",
-                marker={"size": 5, "color": [COLOUR_OF[KEPT if row.kept else REASONS[check]] for row in rows]},
-                text=[row.photo for row in rows],
-                hovertemplate="%{text}: %{y:.2f} " + unit + "<extra></extra>",
+                marker={"size": 5, "color": [COLOUR_OF[KEPT if row.kept else REASONS[check]] for row in ranked]},
+                text=[row.photo for row in ranked],
+                hovertemplate="%{text}: %{y:.2f} " + unit.name + "<extra></extra>",
                 showlegend=False,
             ),
-            row=1,
-            col=column,
+            row=place // columns + 1,
+            col=place % columns + 1,
         )
-        figure.update_yaxes(title={"text": unit, "standoff": 2}, row=1, col=column)
     figure.add_hline(y=0, line={"color": INK, "width": 1})
-    figure.update_xaxes(title="photos, by rank")
-    figure.update_layout(template=TEMPLATE, width=WIDTH, height=320)
+    figure.update_annotations(font={"size": 13})
+    figure.update_xaxes(title="photos, by rank", row=lines)
+    figure.update_layout(template=TEMPLATE, width=WIDTH, height=90 + 220 * lines)
     return figure
+
+
+def screening_sheet(captures: CaptureSet, report: ScreeningReport, *, columns: int = 12) -> go.Figure:
+    """All photos of a screening at a glance, the rejected first, each with its reason; hovering gives the whole of it.
+
+    Photos are read one after the other, and only their thumbnails are held; an unreadable one is a grey field.
+    """
+    failed = {row.photo: row for row in report.rejected}
+    word_of = {file: REASONS[row.check] for file, row in failed.items()}
+    files = [*failed, *report.kept]
+    side = math.ceil(1.5 * WIDTH / columns)
+    return contact_sheet(
+        [_thumbnail(captures.path_of(file), side) for file in files],
+        captions=[f"{file}: {failed[file].reason}" if file in failed else file for file in files],
+        reasons=[word_of.get(file) for file in files],
+        columns=columns,
+        title=f"{len(failed)} rejected, {len(report.kept)} kept",
+    )
 
 
 def frustum_lines(cameras: Cameras, depth: float) -> NDArray[np.float32]:
@@ -139,12 +204,31 @@ def _among_the_middle(points: Float[Tensor, "n 3"], fraction: float) -> Bool[Ten
     return ((points >= low) & (points <= high)).all(-1)
 
 
-def _margin(row: ScreeningRow) -> float:
-    if row.check == "direction":
-        return math.degrees(row.threshold - row.measured)
-    if row.check == "over":
-        return 100 * (row.threshold - row.measured)
-    return row.measured - row.threshold
+def _panels(report: ScreeningReport) -> dict[Check, list[ScreeningRow]]:
+    """The rows of each check that has something to show."""
+    known: dict[Check, list[ScreeningRow]] = {}
+    for row in report.rows:
+        if row.check in _UNITS and math.isfinite(row.margin):
+            known.setdefault(row.check, []).append(row)
+    telling: list[Check] = [
+        check
+        for check, rows in known.items()
+        if len(rows) == 1 or len({row.measured for row in rows}) > 1 or not all(row.kept for row in rows)
+    ]
+    failed: list[Check] = [check for check in telling if not all(row.kept for row in known[check])]
+    passed: list[Check] = [check for check in telling if check not in failed]
+    chosen = (failed + passed)[:MOST_PANELS]
+    return {check: known[check] for check in sorted(chosen, key=list(_UNITS).index)}
+
+
+def _thumbnail(path: Path, side: int) -> UInt8[Tensor, "_ _ 3"]:
+    try:
+        photo = read_photo(path)
+    except PhotoError:
+        return torch.full((side, side, 3), 200, dtype=torch.uint8)
+    height, width = photo.shape[:2]
+    shrink = min(1.0, side / max(height, width))
+    return area_resized(photo, max(1, round(width * shrink)), max(1, round(height * shrink)))
 
 
 def _reported_cameras(photos: Sequence[Photo]) -> Cameras:

@@ -14,13 +14,26 @@ GAP = 10
 INK, FAINT, GRID = "#1f2a36", "#6b7785", "#e6eaee"
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#000000")
-REASONS = {
+REASONS: dict[str, str] = {
     "consent": "without consent",
     "readable": "unreadable",
+    "small": "too small",
+    "drawn": "no photo",
+    "framed": "bars",
+    "display": "display",
+    "time": "wrong time",
+    "place": "wrong place",
     "direction": "wrong way",
     "dark": "dark",
     "over": "over-exposed",
     "blur": "blurred",
+    "noise": "noisy",
+    "duplicate": "copy",
+    "copied": "copied place",
+    "speed": "too fast",
+    "frozen": "frozen place",
+    "position": "false place",
+    "attitude": "false attitude",
 }
 """A reader's word for what each check of the screening finds."""
 COLOUR_OF_DEVICE: dict[str, str] = {
@@ -44,8 +57,31 @@ NAME_OF_FORMAT: dict[str, str] = {
     "baked": "baked field",
 }
 KEPT = "kept"
+COLOUR_OF_CHECK: dict[str, str] = {
+    "consent": QUALITATIVE[6],
+    "readable": QUALITATIVE[7],
+    "small": QUALITATIVE[5],
+    "drawn": "#6A3D9A",
+    "framed": "#9E6EBD",
+    "display": "#3F007D",
+    "time": "#A6761D",
+    "place": "#B2182B",
+    "direction": QUALITATIVE[1],
+    "dark": QUALITATIVE[2],
+    "over": QUALITATIVE[3],
+    "blur": QUALITATIVE[4],
+    "noise": "#7F7F00",
+    "duplicate": "#5A6B7B",
+    "copied": "#67001F",
+    "speed": "#EF6548",
+    "frozen": "#2B8CBE",
+    "position": "#C51B7D",
+    "attitude": "#8C510A",
+}
+"""Related checks have related colours; wherever one appears, its word stands beside it."""
 COLOUR_OF = {
-    **dict(zip([KEPT, *REASONS.values()], [*QUALITATIVE[:1], *QUALITATIVE[6:], *QUALITATIVE[1:5]], strict=True)),
+    KEPT: QUALITATIVE[0],
+    **{word: COLOUR_OF_CHECK[check] for check, word in REASONS.items()},
     **COLOUR_OF_DEVICE,
     "network": COLOUR_OF_DEVICE["server"],
 }

@@ -19,7 +19,7 @@ from crowdnerf_lab.captures.screening_report import LARGE_IS_BAD
 SIZE = 64
 EVERY_CHECK = (
     *("consent", "readable", "small", "drawn", "framed", "display"),
-    *("time", "place", "direction", "dark", "over", "blur", "noise"),
+    *("time", "place", "direction", "dark", "over", "blur", "noise", "duplicate"),
 )
 
 
@@ -145,10 +145,10 @@ def test_good_photos_stay(tmp_path):
 
 def test_each_fault_is_called_by_its_name(tmp_path):
     faults = {
-        "dark": [*good(1, 2), picture(seed=3, gain=0.2)],
-        "over": [*good(1, 2), picture(seed=3, gain=2.5)],
-        "soft": [*good(1, 2), picture(seed=3, blur=17)],
-        "away": good(1),
+        "dark": [*good(101, 2), picture(seed=103, gain=0.2)],
+        "over": [*good(111, 2), picture(seed=113, gain=2.5)],
+        "soft": [*good(121, 2), picture(seed=123, blur=17)],
+        "away": good(131),
     }
     captures = event(tmp_path, crowd() | faults, turned={"away/1": 2.0})
     expected = {"dark/2.png": "dark", "over/2.png": "over", "soft/2.png": "blur", "away/1.png": "direction"}
@@ -157,16 +157,21 @@ def test_each_fault_is_called_by_its_name(tmp_path):
 
 def test_a_phone_that_is_dark_soft_and_turned_as_a_whole_is_kept(tmp_path):
     odd = {
-        "dim": [picture(seed=index, gain=0.2) for index in range(3)],
-        "soft": [picture(seed=index, blur=17) for index in range(3)],
-        "compass": good(),
+        "dim": [picture(seed=100 + index, gain=0.2) for index in range(3)],
+        "soft": [picture(seed=110 + index, blur=17) for index in range(3)],
+        "compass": good(120),
     }
     turned = {f"compass/{index}": 0.7 for index in range(3)}
     assert rejections(event(tmp_path, crowd() | odd, turned=turned)) == {}
 
 
 def test_a_lone_photo_is_judged_by_the_crowd(tmp_path):
-    lone = {"dim": [picture(gain=0.05)], "soft": [picture(blur=33)], "away": [picture()], "fine": [picture()]}
+    lone = {
+        "dim": [picture(seed=100, gain=0.05)],
+        "soft": [picture(seed=101, blur=33)],
+        "away": [picture(seed=102)],
+        "fine": [picture(seed=103)],
+    }
     found = rejections(event(tmp_path, crowd() | lone, turned={"away/0": 2.0}))
     assert found == {"dim/0.png": "dark", "soft/0.png": "blur", "away/0.png": "direction"}
 
@@ -174,12 +179,12 @@ def test_a_lone_photo_is_judged_by_the_crowd(tmp_path):
 def test_what_fails_one_check_is_no_yardstick_for_the_next(tmp_path):
     # Noise in the dark photo looks sharp; beside it alone, the good photo would look soft.
     noisy = np.random.default_rng(0).integers(0, 40, (SIZE, SIZE, 3), dtype=np.uint8)
-    found = rejections(event(tmp_path, crowd() | {"pair": [picture(blur=3), noisy]}))
+    found = rejections(event(tmp_path, crowd() | {"pair": [picture(seed=100, blur=3), noisy]}))
     assert found == {"pair/1.png": "dark"}
 
 
 def test_limits_are_arguments(tmp_path):
-    captures = event(tmp_path, crowd() | {"dim": [*good(1, 2), picture(seed=3, gain=0.2)]})
+    captures = event(tmp_path, crowd() | {"dim": [*good(101, 2), picture(seed=103, gain=0.2)]})
     assert rejections(captures, limits=ScreeningLimits(dark=20.0)) == {}
     assert rejections(captures) == {"dim/2.png": "dark"}
 

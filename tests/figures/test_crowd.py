@@ -1,7 +1,9 @@
 """Maps of the crowd and of what the screening found: everything is where it should be, and small."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from crowdnerf_lab.cameras import Cameras, look_at, pinhole, project
 from crowdnerf_lab.captures.bundle import concert
 from crowdnerf_lab.captures.screening import Check, ScreeningReport, ScreeningRow
 from crowdnerf_lab.figures.crowd import frustum_lines
+from crowdnerf_lab.figures.style import COLOUR_OF
 
 
 def ring(count: int) -> Cameras:
@@ -74,13 +77,68 @@ def test_margins_are_positive_inside_the_limit_whichever_way_the_limit_points():
             screening_row("a", "over", measured=0.5, threshold=0.1, kept=False),
         )
     )
-    direction, dark, over, blur = figures.screening_margins(report).data
+    figure = figures.screening_margins(report)
+    direction, over, blur = figure.data
+    titles = [annotation.text.partition(",")[0] for annotation in figure.layout.annotations]
+    assert titles == ["wrong way", "over-exposed", "blurred"]
     assert list(direction.y) == pytest.approx([-60, 20])
     assert list(direction.text) == ["b", "a"]
-    assert not dark.y
     assert list(over.y) == pytest.approx([-40])
     assert list(blur.y) == [1.0]
     assert direction.marker.color[1] == blur.marker.color[0] != direction.marker.color[0]
+
+
+def test_margins_are_shown_of_every_check_that_tells_photos_apart_up_to_ten():
+    checks: tuple[Check, ...] = (
+        *("small", "drawn", "framed", "display", "time", "place", "direction"),
+        *("dark", "over", "blur", "noise", "position"),
+    )
+    rows = [
+        screening_row(photo, check, measured=value, threshold=100.0, kept=(photo, check) != ("b", "noise"))
+        for check in checks
+        for photo, value in (("a", 0.0), ("b", 1.0))
+    ]
+    unknown = [screening_row(photo, "speed", measured=math.nan, threshold=12.0, kept=True) for photo in "ab"]
+    even = [screening_row(photo, "attitude", measured=0.1, threshold=0.4, kept=True) for photo in "ab"]
+    facts = [screening_row(photo, "duplicate", measured=1.0, threshold=1.0, kept=True) for photo in "ab"]
+    figure = figures.screening_margins(ScreeningReport((*rows, *unknown, *even, *facts)))
+    titles = [annotation.text.partition(",")[0] for annotation in figure.layout.annotations]
+    assert titles == [figures.REASONS[check] for check in checks if check not in ("blur", "position")]
+    assert len({(trace.xaxis, trace.yaxis) for trace in figure.data}) == 10
+
+
+def test_margins_of_nothing_are_an_empty_figure():
+    assert not figures.screening_margins(ScreeningReport(())).data
+
+
+def test_every_check_has_a_word_and_a_colour_of_its_own():
+    assert list(figures.REASONS) == list(get_args(Check))
+    colours = [COLOUR_OF[word] for word in ("kept", *figures.REASONS.values())]
+    assert len(set(colours)) == len(colours)
+
+
+def test_the_sheet_shows_the_rejected_first_with_their_reasons(tmp_path):
+    captures = concert()
+    some = captures.keeping([photo.file for photo in captures.photos[:6]])
+    rows = [
+        ScreeningRow("ue", photo.file, tmp_path, "blur", photo.file != some.photos[4].file, "so blurred", 0.0, 1.0)
+        for photo in some.photos[:5]
+    ]
+    lost = ScreeningRow("ue", some.photos[5].file, tmp_path, "readable", False, "it is gone", 0.0, 1.0)
+    figure = figures.screening_sheet(some, ScreeningReport((*rows, lost)), columns=4)
+    assert [note.text for note in figure.layout.annotations] == ["blurred", "unreadable"]
+    captions = figure.data[-1].text
+    assert captions[0].startswith(f"{some.photos[4].file}: so blurred")
+    assert list(captions[2:]) == [photo.file for photo in some.photos[:4]]
+    assert figure.layout.title.text == "2 rejected, 4 kept"
+
+
+def test_a_sheet_of_a_hundred_and_forty_four_photos_stays_small_and_survives_unreadable_ones(tmp_path):
+    captures = replace(concert(), root=tmp_path)
+    rows = tuple(screening_row(photo.file, "blur", measured=1.0, threshold=0.0, kept=True) for photo in captures.photos)
+    figure = figures.screening_sheet(captures, ScreeningReport(rows))
+    assert len(figure.layout.images) == 144
+    assert len(figure.to_json()) < 1_000_000
 
 
 def test_the_crowd_is_mapped_by_what_the_screening_found():
