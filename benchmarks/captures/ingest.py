@@ -26,7 +26,7 @@ from crowdnerf_lab.captures.ingest import JOURNAL
 SIZE = (640, 480)
 PHOTOS_A_UE = 50
 SAMPLE_S = 0.1
-WITH_FACES = 40
+WITH_FACES = 16
 """Photos of the run that searches for faces."""
 _PROGRAM = """
 import json, sys, time
@@ -63,7 +63,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         root = Path(folder)
         generate(root / "upload", count)
         generate(root / "tenth", count // 10)
-        generate(root / "faces", WITH_FACES // (4 if quick else 1))
+        generate(root / "faces", WITH_FACES // (2 if quick else 1))
         tenth = run(root / "tenth", root / "out_tenth")
         whole = run(root / "upload", root / "out")
         done = killed_at_half(root / "upload", root / "resumed", count)

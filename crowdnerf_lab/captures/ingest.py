@@ -13,9 +13,8 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from tqdm.auto import tqdm
@@ -34,6 +33,7 @@ from crowdnerf_lab.captures.bundle import (
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.faces import FaceError, find_faces
 from crowdnerf_lab.captures.formats.pictures import media_in
+from crowdnerf_lab.captures.ingest_report import IngestReport, IngestRow, refusal_row
 from crowdnerf_lab.captures.intake import Upload, digest_in, probe, take_clip, take_photo
 from crowdnerf_lab.captures.joining import expressed_like, joined
 from crowdnerf_lab.captures.journal import Entry, Heading, Journal
@@ -50,61 +50,6 @@ PHOTO_LIMITS = SandboxLimits(cpu_seconds=120, wall_seconds=300.0, memory_mb=3072
 CLIP_LIMITS = SandboxLimits(cpu_seconds=1200, wall_seconds=2400.0, memory_mb=3072)
 LIST_LIMITS = SandboxLimits(cpu_seconds=600, wall_seconds=1200.0, memory_mb=4096, file_mb=4096)
 """Of unpacking an archive and of reading what lies in a folder."""
-
-
-@dataclass(frozen=True)
-class IngestRow:
-    """What became of one file. file: as it was called in the upload; ue: whose it is, empty when unknown.
-
-    outcome: 'kept'; 'known', because it is in the folder already; 'refused', then with reason and remedy. photos: how
-    many were written of it; faces: how many were made unrecognisable in them.
-    """
-
-    file: str
-    ue: str
-    outcome: Literal["kept", "known", "refused"]
-    reason: str = ""
-    remedy: str = ""
-    photos: int = 0
-    faces: int = 0
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What became of every file. seconds: from the first file to the last; interrupted: whether files are left.
-
-    screening: of all that is in the folder, if it was asked for.
-    """
-
-    rows: tuple[IngestRow, ...]
-    seconds: float
-    workers: int
-    interrupted: bool
-    screening: ScreeningReport | None = None
-
-    @property
-    def refused(self) -> tuple[IngestRow, ...]:
-        """Files that could not be taken in, each with reason and remedy."""
-        return tuple(row for row in self.rows if row.outcome == "refused")
-
-    @property
-    def photos(self) -> int:
-        """Photos written by this run."""
-        return sum(row.photos for row in self.rows if row.outcome == "kept")
-
-    @property
-    def photos_per_second(self) -> float:
-        """Photos written a second, 0 when there were none."""
-        return self.photos / self.seconds if self.seconds > 0 else 0.0
-
-    def summary(self) -> str:
-        """One line."""
-        known, faces = sum(row.outcome == "known" for row in self.rows), sum(row.faces for row in self.rows)
-        return (
-            f"{self.photos} photos kept ({self.photos_per_second:.1f} a second, {self.workers} workers), "
-            f"{known} files known already, {len(self.refused)} refused, {faces} faces made unrecognisable"
-            + ("; stopped before the end: run it again to go on" if self.interrupted else "")
-        )
 
 
 def ingest(
@@ -159,13 +104,14 @@ def _listed(sandbox: Sandbox, path: Path, *, incoming: Path, consent: Consent | 
     """What was uploaded, read in the sandbox. Pictures stay where they are; an archive is unpacked into `incoming`."""
     packed: tuple[LeftOut, ...] = ()
     if is_archive(path):
-        unpacked = sandbox.run(Job(unpack, (path, incoming / "unpacked"), about=str(path), limits=LIST_LIMITS))
+        into = incoming / (path.name.split(".")[0] or "upload")
+        unpacked = sandbox.run(Job(unpack, (path, into), about=str(path), limits=LIST_LIMITS))
         path, packed = unpacked.folder, unpacked.left_out
     job = Job(_read, (path, consent, licence), about=str(path), limits=LIST_LIMITS)
     try:
         captures: CaptureSet = sandbox.run(job)
     except SandboxError:
-        readable, crashing = _set_apart(sandbox, path, incoming / "readable")
+        readable, crashing = _set_apart(sandbox, path, incoming / "readable" / path.name)
         if not crashing:
             raise
         captures = sandbox.run(replace(job, arguments=(readable, consent, licence)))
@@ -216,7 +162,7 @@ def _taken_in(
             run.finish(outcome)
             bar.update(len(run.rows) - bar.n)
         bar.update(len(run.rows) - bar.n)
-        left_out = tuple(_refusal(left.file, "", left.problem) for left in uploaded.source.left_out)
+        left_out = tuple(refusal_row(left.file, "", left.problem) for left in uploaded.source.left_out)
         report = IngestReport(
             rows=(*left_out, *run.rows),
             seconds=time.perf_counter() - began,
@@ -276,7 +222,7 @@ class _Run:
     def _keep(self, entry: Entry) -> None:
         self.taken += [(entry.ue, photo) for photo in entry.photos]
         if entry.refused is not None:
-            self.rows.append(_refusal(entry.file, entry.ue, entry.refused))
+            self.rows.append(refusal_row(entry.file, entry.ue, entry.refused))
         else:
             faces = sum(photo.faces or 0 for photo in entry.photos)
             self.rows.append(IngestRow(entry.file, entry.ue, "kept", photos=len(entry.photos), faces=faces))
@@ -287,7 +233,7 @@ class _Run:
             source = self.uploaded.path_of(file)
             digest = sha256_of(source)
         except OSError as error:
-            self.rows.append(_refusal(file, capture.ue, f"{file} cannot be read ({error}); copy or upload it again"))
+            self.rows.append(refusal_row(file, capture.ue, f"{file} cannot be read ({error}); copy or upload it again"))
             return
         if digest_in(digest) in self.known:
             self.rows.append(IngestRow(file, capture.ue, "known", reason="the same file is in the folder already"))
@@ -300,9 +246,3 @@ class _Run:
         upload = Upload(source, digest, capture=capture, root=self.root, faces=self.faces)
         function, limits = (take_photo, PHOTO_LIMITS) if capture.photos else (take_clip, CLIP_LIMITS)
         yield Job(function, (upload,), about=file, limits=limits)
-
-
-def _refusal(file: str, ue: str, problem: str) -> IngestRow:
-    """A row from a message that ends, as all of the package do, with '; ' and the remedy."""
-    reason, _, remedy = problem.rpartition("; ")
-    return IngestRow(file, ue, "refused", reason=reason or remedy, remedy=remedy if reason else "leave it out")

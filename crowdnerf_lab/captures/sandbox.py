@@ -110,6 +110,10 @@ class Sandbox:
     _idle: list[_Worker] = field(default_factory=list, init=False)
     _nursery: "_Nursery | None" = field(default=None, init=False)
 
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.jobs_per_worker < 1:
+            raise SandboxError(f"a sandbox of {self.workers} workers does nothing; give at least 1")
+
     def __enter__(self) -> "Sandbox":
         self._nursery = _Nursery(self.preload)
         return self

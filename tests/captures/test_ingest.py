@@ -174,6 +174,7 @@ def test_an_archive_is_taken_in_and_nothing_of_it_is_left_unprotected(sandbox, t
         archive.writestr("inner.zip", b"PK")
     captures, report = ingest(tmp_path / "upload.zip", tmp_path / "event", sandbox=sandbox, **NO_FACES)
     assert len(captures.photos) == 2
+    assert captures.name == "upload"
     assert [row.file for row in report.refused] == ["upload.zip/inner.zip"]
     assert {path.name for path in tmp_path.iterdir()} == {"upload", "upload.zip", "event"}
 

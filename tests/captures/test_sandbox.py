@@ -201,6 +201,11 @@ def test_one_call_needs_no_pool():
         sandboxed(lambda: None)
 
 
+def test_a_pool_of_nobody_is_refused():
+    with pytest.raises(SandboxError, match="at least 1"):
+        Sandbox(workers=0)
+
+
 def test_a_module_that_cannot_be_imported_is_reported():
     with pytest.raises(SandboxError, match="can be imported"), Sandbox(preload=("no_such_module",)) as sandbox:
         sandbox.run(job(doubled, 1))
