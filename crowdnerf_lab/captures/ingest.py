@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from crowdnerf_lab.captures.formats.pictures import media_in
 from crowdnerf_lab.captures.ingest_report import IngestReport, IngestRow, refusal_row
 from crowdnerf_lab.captures.intake import Upload, digest_in, probe, take_clip, take_photo
 from crowdnerf_lab.captures.joining import expressed_like, joined
-from crowdnerf_lab.captures.journal import Entry, Heading, Journal
+from crowdnerf_lab.captures.journal import Entry, Heading, Journal, lock
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxError, SandboxLimits
 from crowdnerf_lab.captures.screening import ScreeningLimits, ScreeningReport, judge, measure_one
@@ -77,23 +77,36 @@ def ingest(
     path, root = Path(path), Path(root)
     if root.resolve().is_relative_to(path.resolve()):
         raise CaptureError(f"{root} lies in {path}, which is to be taken in; choose a folder outside of it")
-    incoming = root.parent / f".{root.name}.incoming"
-    shutil.rmtree(incoming, ignore_errors=True)
+    own = Sandbox(workers=workers or _cores(), preload=(__name__,)) if sandbox is None else nullcontext(sandbox)
+    with _incoming(root) as incoming, own as opened:
+        if faces:
+            opened.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
+        uploaded = _listed(opened, path, incoming=incoming, consent=consent, licence=licence)
+        before = _before(root, uploaded)
+        uploaded = expressed_like(before, uploaded)
+        captures, report = _taken_in(opened, uploaded, before=before, faces=faces, progress=progress)
+        if screening is None or report.interrupted:
+            return captures, report
+        screened = _screened(opened, captures, screening, progress=progress)
+        return captures.keeping(set(screened.kept)), replace(report, screening=screened)
+
+
+@contextmanager
+def _incoming(root: Path) -> Iterator[Path]:
+    """A private folder beside `root` for what is not protected yet; what a killed run left in it goes first."""
+    folder = root.parent / f".{root.name}.incoming"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        own = Sandbox(workers=workers or _cores(), preload=(__name__,)) if sandbox is None else nullcontext(sandbox)
-        with own as opened:
-            if faces:
-                opened.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
-            uploaded = _listed(opened, path, incoming=incoming, consent=consent, licence=licence)
-            before = _before(root, uploaded)
-            uploaded = expressed_like(before, uploaded)
-            captures, report = _taken_in(opened, uploaded, before=before, faces=faces, progress=progress)
-            if screening is None or report.interrupted:
-                return captures, report
-            screened = _screened(opened, captures, screening, progress=progress)
-            return captures.keeping(set(screened.kept)), replace(report, screening=screened)
+        lock(descriptor, root)
+        for left in folder.iterdir():
+            shutil.rmtree(left)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(incoming, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _cores() -> int:

@@ -59,12 +59,10 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("a+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock(file.fileno(), self.path.parent)
+        except CaptureError:
             file.close()
-            raise CaptureError(
-                f"{self.path.parent} is being filled by another ingest; wait for it, or choose another folder"
-            ) from None
+            raise
         self._file = file
         lines = list(_whole_lines(file))
         if not lines or _heading(lines[0]) != self.heading:
@@ -101,6 +99,17 @@ class Journal:
         self._file.write(line.model_dump_json().encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def lock(descriptor: int, folder: Path) -> None:
+    """Lock an open file or folder until it is closed. Raises CaptureError when another program has it: two would fill
+    `folder` at a time."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise CaptureError(
+            f"{folder} is being filled by another ingest; wait for it, or choose another folder"
+        ) from None
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:

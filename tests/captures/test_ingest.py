@@ -283,6 +283,18 @@ def test_ctrl_c_leaves_a_manifest_of_what_there_is(tmp_path, many):
     assert 4 <= len(photos) < 240
 
 
+def test_two_ingests_into_one_folder_do_not_meet_and_leftovers_go(sandbox, tmp_path):
+    upload, event = folder_of(tmp_path / "upload", ues=1, photos=1), tmp_path / "event"
+    with ingesting._incoming(event) as incoming:
+        assert incoming.stat().st_mode & 0o077 == 0
+        with pytest.raises(CaptureError, match="another ingest"):
+            ingest(upload, event, sandbox=sandbox, **NO_FACES)
+        assert incoming.exists()
+    save(tmp_path / ".event.incoming/killed/face.jpg", 1)
+    ingest(upload, event, sandbox=sandbox, **NO_FACES)
+    assert {path.name for path in tmp_path.iterdir()} == {"upload", "event"}
+
+
 def test_folders_that_would_feed_themselves_are_refused(tmp_path):
     with pytest.raises(CaptureError, match="choose a folder outside"):
         ingest(tmp_path, tmp_path / "event", **NO_FACES)
