@@ -92,7 +92,7 @@ def test_bars_are_measured_whatever_their_colour_and_side(coffee, value, fractio
     upright = attacks.letterboxed(coffee.swapaxes(0, 1), fraction=fraction, value=value).swapaxes(0, 1)
     for boxed in (across, upright):
         assert framed_fraction(boxed) == pytest.approx(fraction, abs=0.01)
-    assert fraction - 0.04 < framed_fraction(attacks.as_jpeg(across, quality=75)) <= fraction + 0.01
+    assert LIMITS.framed < framed_fraction(attacks.as_jpeg(across, quality=75)) <= fraction + 0.01
 
 
 def test_one_bar_is_enough(coffee):
