@@ -2,6 +2,7 @@
 # torch is named on the pip command line itself: a bare or ranged torch would pull gigabytes of CUDA libraries.
 PYTHON ?= python3
 PRESET ?= standard
+FOLDER ?=
 RUNS ?= runs
 PYTEST_ARGS ?=
 VENV := .venv
@@ -13,6 +14,7 @@ INSTALLED := $(VENV)/.installed
 
 help:
 	@echo "make run        run the notebooks on the bundled concert; results in $(RUNS)/$(PRESET) (PRESET=tiny|standard|full)"
+	@echo "            FOLDER=path: notebooks 1 and 2 on photos and videos of your own"
 	@echo "make test       run every test, the linters and the tiny notebook series"
 	@echo "make lab        open JupyterLab on the notebooks"
 	@echo "make notebooks  run the notebooks and refresh the outputs committed in notebooks/ (needs Chromium)"
@@ -20,7 +22,7 @@ help:
 	@echo "make clean      remove runs and caches; .venv stays (rm -r .venv to start over)"
 
 run: $(INSTALLED)
-	$(PY) -m crowdnerf_lab.series run --preset $(PRESET) --out $(RUNS)
+	$(PY) -m crowdnerf_lab.series run --preset $(PRESET) --out $(RUNS) $(if $(FOLDER),--folder "$(FOLDER)")
 
 test: $(INSTALLED)
 	$(PY) -m pytest $(PYTEST_ARGS)

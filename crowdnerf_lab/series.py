@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out=options.out,
             sources=sources,
             with_png=options.command == "refresh",
-            captures=options.folder,
+            captures=options.folder and options.folder.expanduser(),
         )
         logger.info("\n%s", table(runs))
         if options.command == "refresh":
