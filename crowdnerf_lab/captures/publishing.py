@@ -28,9 +28,9 @@ from crowdnerf_lab.captures.bundle import (
 from crowdnerf_lab.captures.coarsening import coarse_day, coarse_device, coarse_fix, coarse_origin, coarse_time
 from crowdnerf_lab.captures.documents import explained, read_document
 from crowdnerf_lab.captures.embedded import embedded_in
-from crowdnerf_lab.captures.faces import USUAL, FaceSearch
+from crowdnerf_lab.captures.faces import USUAL, Face, FaceSearch
 from crowdnerf_lab.captures.photos import read_photo
-from crowdnerf_lab.captures.privacy import PrivacyError, protect_photo, write_pixels
+from crowdnerf_lab.captures.privacy import PrivacyError, protected, write_pixels
 from crowdnerf_lab.files import write_atomically, write_json
 
 logger = logging.getLogger(__name__)
@@ -70,15 +70,17 @@ def published(
     *,
     grid_m: float = 1000.0,
     time_step_s: float = 1.0,
+    look_again: bool = True,
     search: FaceSearch = USUAL,
     progress: bool = True,
 ) -> Publication:
     """Write a copy of captures that may leave the lab, as the new folder `root`; the manifest is written last.
 
     Only contributors who consent to publishing, under new random pseudonyms, each with its licence. Photos hold nothing
-    but pixels; their faces are looked for where nobody has done so. The origin lies on a grid of `grid_m` metres or
-    more, and so do the phones' positions about it; times are whole steps of `time_step_s`, the date is a day; of
-    devices the maker stays. Videos and what only a simulation knows are left out.
+    but pixels. look_again: look for faces also where the captures say that it was done, since anybody can write that.
+    The origin lies on a grid of `grid_m` metres or more, and so do the phones' positions about it; times are whole
+    steps of `time_step_s`, the date is a day; of devices the maker stays. Videos and what only a simulation knows are
+    left out.
 
     The ledger of the captures' own folder says who is called what, so that `forget` reaches the copy. Raises
     PrivacyError when `root` is not new or nobody consents; FaceError, CaptureError, FileError as what it calls.
@@ -91,7 +93,7 @@ def published(
         raise PrivacyError(f"{captures.name}: no contributor consents to publishing; ask them, or publish models only")
     pseudonyms = {capture.ue: f"ue-{secrets.token_hex(8)}" for capture in willing}
     _note(captures.root, PublishedFolder(folder=str(root.resolve()), pseudonyms=pseudonyms))
-    copier = _Copier(captures, root=root, grid_m=grid_m, time_step_s=time_step_s, search=search)
+    copier = _Copier(captures, root, grid_m=grid_m, time_step_s=time_step_s, look_again=look_again, search=search)
     entries = [
         copier.capture(capture, pseudonyms[capture.ue])
         for capture in tqdm(willing, desc="publishing", unit="UE", disable=not progress)
@@ -141,6 +143,7 @@ class _Copier:
     root: Path
     grid_m: float
     time_step_s: float
+    look_again: bool
     search: FaceSearch
 
     def capture(self, capture: Capture, pseudonym: str) -> Capture:
@@ -185,16 +188,21 @@ class _Copier:
         )
 
     def _picture(self, file: str, name: str, *, faces: int | None) -> tuple[str, int]:
-        """Bring a picture over; faces: how many were hidden in it, None when nobody has looked."""
+        """Bring a picture over, as it is if it can be; faces: how many were hidden in it, None when nobody has looked.
+
+        Returns the file, and how many faces are hidden in it now.
+        """
         source = self.captures.path_of(file)
-        if faces is None:
-            target = f"{name}{_suffix(source)}"
-            return target, len(protect_photo(source, self.root / target, search=self.search).faces)
-        if embedded_in(source):
-            target = f"{name}{_suffix(source)}"
-            write_pixels(read_photo(source), self.root / target)
-            return target, faces
-        return self._copied(file, name), faces
+        found: tuple[Face, ...] = ()
+        image = None
+        if faces is None or self.look_again:
+            safe = protected(read_photo(source), search=self.search)
+            image, found = safe.image, safe.faces
+        if not found and not embedded_in(source):
+            return self._copied(file, name), faces or 0
+        target = f"{name}{'.png' if source.suffix.lower() == '.png' else '.jpg'}"
+        write_pixels(read_photo(source) if image is None else image, self.root / target)
+        return target, (faces or 0) + len(found)
 
     def _copied(self, file: str, name: str) -> str:
         source = self.captures.path_of(file)
@@ -205,11 +213,6 @@ class _Copier:
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
-
-
-def _suffix(source: Path) -> str:
-    """The format in which pixels are written again: without loss if they had none before."""
-    return ".png" if source.suffix.lower() == ".png" else ".jpg"
 
 
 def _left_out(captures: CaptureSet) -> Iterator[LeftOut]:

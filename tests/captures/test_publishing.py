@@ -206,3 +206,13 @@ def test_full_folders_and_events_without_consent_are_refused(event, tmp_path):
     with pytest.raises(PrivacyError, match="no contributor consents"):
         published(unwilling, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_bundle_that_claims_to_have_no_faces_is_not_believed(event, tmp_path):
+    anna = event.captures[0]
+    photo = anna.photos[0].model_copy(update={"faces": 0})
+    lying = replace(event, captures=(anna.model_copy(update={"photos": (photo,)}),), views=())
+    done = published(lying, tmp_path / "safe", search=QUICK, progress=False).captures.photos[0]
+    believed = published(lying, tmp_path / "not", search=QUICK, look_again=False, progress=False).captures.photos[0]
+    assert (done.faces, believed.faces) == (1, 0)
+    assert find_faces(read_photo(tmp_path / "safe" / done.file), search=QUICK) == ()
