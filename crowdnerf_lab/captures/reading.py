@@ -53,12 +53,10 @@ def read_captures(path: Path | str, *, consent: Consent | None = None, licence: 
     path = Path(path)
     if not path.exists():
         raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
-    place = _unpacked(path)
-    bundle = next((folder for folder in (place, _unwrapped(place)) if (folder / MANIFEST).is_file()), None)
-    if path.name == MANIFEST or bundle:
-        captures = read_bundle(bundle or path)
-    else:
-        captures = _licensed(_read_foreign(place), consent=consent, licence=licence)
+    try:
+        captures = _read(path, consent=consent, licence=licence)
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be read ({error}); check its permissions, or copy it again") from None
     logger.info("%s: recognised %s", path, summary(captures))
     return captures
 
@@ -71,6 +69,14 @@ def summary(captures: CaptureSet) -> str:
         f"{captures.source.kind}: {photos} photos and {clips} clips of {len(captures.captures)} UEs"
         f" ({captures.source.convention}){f'; left out {left_out}' if left_out else ''}"
     )
+
+
+def _read(path: Path, *, consent: Consent | None, licence: str) -> CaptureSet:
+    place = _unpacked(path)
+    bundle = next((folder for folder in (place, _unwrapped(place)) if (folder / MANIFEST).is_file()), None)
+    if path.name == MANIFEST or bundle:
+        return read_bundle(bundle or path)
+    return _licensed(_read_foreign(place), consent=consent, licence=licence)
 
 
 def _read_foreign(path: Path) -> CaptureSet:

@@ -54,7 +54,7 @@ def posed(root: Path) -> Path:
         lambda c: f"images/{Path(c.name).stem}.png",
         lambda c: f" images/{c.name} ",
         lambda c: f"images//{c.name}",
-        lambda c: f"/home/someone/scene/images/{c.name}",
+        lambda c: f"/mnt/captures/scene/images/{c.name}",
         lambda c: f"C:\\Users\\Some One\\scene\\images\\{c.name}",
     ],
 )

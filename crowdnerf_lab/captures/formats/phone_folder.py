@@ -22,6 +22,7 @@ from crowdnerf_lab.captures.formats.calibrated import capture_of, pseudonyms
 from crowdnerf_lab.captures.formats.pictures import PHOTO_SUFFIXES, is_photo, is_video, is_writable, media_in
 from crowdnerf_lab.captures.photos import PhotoError, read_metadata
 from crowdnerf_lab.captures.videos import ClipMetadata, VideoError, read_clip_metadata
+from crowdnerf_lab.files import FileError, inside
 
 LOOKED_FOR = "a photo or video"
 KIND = "folder of photos and videos"
@@ -91,8 +92,8 @@ def read(path: Path) -> CaptureSet:
 
 
 def _opened(root: Path, file: str) -> _Found | LeftOut:
-    if not is_writable(file):
-        return LeftOut(ascii(file), f"{file!a} holds characters that no manifest can; rename the file")
+    if not _can_be_named(root, file):
+        return LeftOut(ascii(file), f"{file!a} holds characters that not every system takes; rename the file")
     try:
         if is_video(root / file):
             clip = read_clip_metadata(root / file)
@@ -101,6 +102,14 @@ def _opened(root: Path, file: str) -> _Found | LeftOut:
         return _Found(file, photo, photo.time, photo.position_wgs84, photo.altitude_known)
     except (PhotoError, VideoError) as error:
         return LeftOut(file, str(error))
+
+
+def _can_be_named(root: Path, file: str) -> bool:
+    """Whether a manifest's entry of this name leads back to the file: one with a backslash, say, does not."""
+    try:
+        return is_writable(file) and inside(root, file) == root / file
+    except FileError:
+        return False
 
 
 def _completed(found: _Found, sidecars: takeout.Sidecars) -> _Found:

@@ -141,9 +141,13 @@ def test_what_systems_leave_behind_is_passed_over_and_what_cannot_be_read_is_rep
     (tmp_path / "raw.DNG").write_bytes(b"II*\x00")
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "link.jpg").symlink_to(good)
+    shutil.copy(good, tmp_path / "at 21:30.jpg")
+    shutil.copy(good, tmp_path / "back\\slash.jpg")
+    shutil.copy(good, tmp_path / "line\nbreak.jpg")
     captures = read_captures(tmp_path)
     assert [p.file for p in captures.photos] == ["good photo ü.jpg", "without_suffix"]
-    assert set(problems(captures)) == {"empty.jpg", "cut.png", "raw.DNG", "notes.txt", "link.jpg"}
+    renamed = {ascii("at 21:30.jpg"), ascii("back\\slash.jpg"), ascii("line\nbreak.jpg")}
+    assert set(problems(captures)) == {"empty.jpg", "cut.png", "raw.DNG", "notes.txt", "link.jpg", *renamed}
     assert "is empty" in problems(captures)["empty.jpg"]
 
 
