@@ -85,7 +85,7 @@ def _entries(file: Path) -> Iterator[Photo | LeftOut]:
             continue
         picture = _picture(pictures, record, photos)
         if isinstance(picture, LeftOut):
-            yield LeftOut(picture.file, f"{file}, record {number}: {picture.problem}")
+            yield LeftOut(picture.file or about, f"{file}, record {number}: {picture.problem}")
             continue
         if lens is None:
             yield LeftOut(picture.file, f"{file}, record {number}: no fx, fy, cx, cy; add them, or an intrinsics.json")
