@@ -187,5 +187,5 @@ def _flat(values: list[Any]) -> list[float]:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{value!r:.40} is no number") from None
