@@ -22,8 +22,8 @@ _TIMES = (
     (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
     (ExifTags.Base.DateTime, ExifTags.Base.SubsecTime, ExifTags.Base.OffsetTime),
 )
-_HORIZONTAL_ERROR = 31
-"""GPSHPositioningError of EXIF 2.31, metres."""
+_HIGHEST_M = 1e5
+"""Altitudes beyond are no phone's."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def metadata_of(exif: Image.Exif, *, width: int, height: int) -> PhotoMetadata:
     direction = _number(gps.get(ExifTags.GPS.GPSImgDirection))
     iso = _positive(_first(shot.get(ExifTags.Base.ISOSpeedRatings)))
     altitude = _number(gps.get(ExifTags.GPS.GPSAltitude))
+    altitude = altitude if altitude is not None and abs(altitude) < _HIGHEST_M else None
     focal_35mm = _positive(shot.get(ExifTags.Base.FocalLengthIn35mmFilm))
     return PhotoMetadata(
         width=width,
@@ -83,7 +84,7 @@ def metadata_of(exif: Image.Exif, *, width: int, height: int) -> PhotoMetadata:
         iso=None if iso is None else int(iso),
         exposure_s=_positive(shot.get(ExifTags.Base.ExposureTime)),
         altitude_known=altitude is not None,
-        accuracy_m=_positive(gps.get(_HORIZONTAL_ERROR)),
+        accuracy_m=_positive(gps.get(ExifTags.GPS.GPSHPositioningError)),
         direction_reference="magnetic" if _text(gps.get(ExifTags.GPS.GPSImgDirectionRef)) == "M" else "true",
         sensor_focal_px=_sensor_focal_px(shot, longer_side=max(width, height)),
         software=_text(exif.get(ExifTags.Base.Software)),

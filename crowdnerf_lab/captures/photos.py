@@ -22,6 +22,8 @@ PHOTO_BYTES = 100 << 20
 """Largest file that is opened."""
 PHOTO_PIXELS = 50_000_000
 """Largest picture that is decoded: what the largest phone sensors give in their full mode."""
+PHOTO_SIDE = 1 << 16
+"""Longest side, pixels."""
 _PROFILE_BYTES = 4 << 20
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _DAMAGE = (
@@ -132,5 +134,7 @@ def _check_size(path: Path, image: Image.Image) -> None:
         raise PhotoError(
             f"{path} is {image.width}x{image.height}, more than {PHOTO_PIXELS} pixels; shrink it before uploading"
         )
+    if max(image.size) > PHOTO_SIDE:
+        raise PhotoError(f"{path} is {image.width}x{image.height}, no side may have more than {PHOTO_SIDE}; crop it")
     if image.mode not in _MODES:
         raise PhotoError(f"{path} has pixels of kind {image.mode!r}; save it with 8 bits a channel")

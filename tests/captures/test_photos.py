@@ -360,3 +360,15 @@ def test_the_sensor_gives_the_focal_length_where_nothing_else_does(tmp_path):
 def test_null_island_is_nowhere(tmp_path):
     gps = {ExifTags.GPS.GPSLatitude: (0.0, 0.0, 0.0), ExifTags.GPS.GPSLongitude: (0.0, 0.0, 0.0)}
     assert read_metadata(exif_photo(tmp_path / "a.jpg", gps=gps)).position_wgs84 is None
+
+
+def test_a_side_too_long_is_refused(tmp_path):
+    (tmp_path / "strip.png").write_bytes(giant_png(100_000, 2))
+    refused(tmp_path / "strip.png", "100000x2", "crop")
+
+
+def test_an_altitude_beyond_the_sky_is_none(tmp_path):
+    gps = {ExifTags.GPS.GPSLatitude: (1.0, 0.0, 0.0), ExifTags.GPS.GPSLongitude: (1.0, 0.0, 0.0)}
+    metadata = read_metadata(exif_photo(tmp_path / "a.jpg", gps=gps | {ExifTags.GPS.GPSAltitude: 4e9}))
+    assert metadata.position_wgs84 == (1.0, 1.0, 0.0)
+    assert not metadata.altitude_known

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timezone
 from pathlib import Path, PurePosixPath
 
 import pymap3d
+from pydantic import ValidationError
 
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Clip, GpsFix, LeftOut, Photo, Source
 from crowdnerf_lab.captures.documents import CaptureError
@@ -97,11 +98,16 @@ def _opened(root: Path, file: str) -> _Found | LeftOut:
     try:
         if is_video(root / file):
             clip = read_clip_metadata(root / file)
-            return _Found(file, clip, clip.created, clip.position_wgs84, clip.position_wgs84 is not None)
+            found = _Found(file, clip, clip.created, clip.position_wgs84, clip.position_wgs84 is not None)
+            _clip(found, None, UTC, clip.position_wgs84)
+            return found
         photo = read_metadata(root / file)
         return _Found(file, photo, photo.time, photo.position_wgs84, photo.altitude_known)
     except (PhotoError, VideoError) as error:
         return LeftOut(file, str(error))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return LeftOut(file, f"{root / file} says of itself what cannot be ({wrong}); convert it, or take it out")
 
 
 def _can_be_named(root: Path, file: str) -> bool:
@@ -272,5 +278,6 @@ def _unused_headings(found: Sequence[_Found]) -> Iterable[LeftOut]:
 def _other(file: str) -> LeftOut:
     return LeftOut(
         file if is_writable(file) else ascii(file),
-        f"{file!r} is neither a photo ({', '.join(sorted(PHOTO_SUFFIXES))}) nor a video; convert it, or take it out",
+        f"{file!r} is no photo ({', '.join(sorted(PHOTO_SUFFIXES))}), no video and no file of poses that can be read; "
+        "convert it, or take it out",
     )

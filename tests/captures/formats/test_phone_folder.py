@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -234,3 +235,11 @@ def test_the_concerts_photos_as_a_plain_folder_lie_where_its_manifest_says():
         assert found.gps.heading is not None
         turn = math.remainder(found.gps.heading - math.atan2(rows[0][2], rows[1][2]), math.tau)
         assert turn == pytest.approx(0, abs=1e-3)
+
+
+def test_what_a_video_says_that_cannot_be_leaves_it_out(tmp_path, monkeypatch):
+    photo(tmp_path / "a.jpg")
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    for nonsense in ({"width": 1 << 20}, {"duration_s": math.inf}, {"position_wgs84": (10.0, 20.0, math.nan)}):
+        monkeypatch.setattr(phone_folder, "read_clip_metadata", lambda path, update=nonsense: replace(FILM, **update))
+        assert "cannot be" in problems(read_captures(tmp_path))["film.mp4"]
