@@ -48,6 +48,8 @@ KEYPOINT_PX = 0.25
 """Residuals much larger than this, in pixels, lose their pull in the last adjustment: where a feature was found errs
 mostly little and sometimes a lot. The concert: median errors of 0.21 m and 0.21 degrees before, 0.10 and 0.09 after.
 """
+LARGEST_PX, SMALLEST_ANGLE_DEG = 4.0, 1.0
+"""Points that miss by more than this after the last adjustment, or are seen under a smaller angle, are dropped."""
 SETTLED = 1e-5
 """Relative change of the cost at which the last adjustment ends."""
 
@@ -307,6 +309,8 @@ def adjust_robustly(work: Work, model: Any, *, fixed: Collection[str] = ()) -> N
     if not fixed:
         config.fix_gauge(work.colmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     work.colmap.create_default_bundle_adjuster(options, config, model).solve()
+    manager = work.colmap.ObservationManager(model)
+    manager.filter_all_points3D(LARGEST_PX, SMALLEST_ANGLE_DEG)
     model.update_point_3d_errors()
 
 

@@ -32,8 +32,10 @@ ROUNDS = 12
 """Rounds of reweighting."""
 WHOLE, NOTHING = 3.0, 6.0
 """Residuals count in full up to 3 robust standard deviations, as 3 up to 6, then not at all (after Hampel 1974)."""
-YAWS = 24
+YAWS = 8
 """Directions of north that are tried where nothing but positions tells it."""
+LARGEST_LOG = 30.0
+"""Scales beyond the exponential of this are tried by no search."""
 OPEN_TURN = math.radians(25)
 """A fit whose direction is less certain than this is none."""
 OPEN_SCALE = 1.0
@@ -81,9 +83,9 @@ def fit_to_reports(poses: Float[np.ndarray, "n 3 4"], reports: Sequence[Whereabo
             "needed; switch location on in the cameras, or keep a frame of its own (align='none')"
         )
     starts = [_start(known, rotation) for rotation in _first_rotations(known)]
-    fits = [_settled(known, start, rounds=3) for start in (starts if len(starts) > 1 else [])]
-    best = starts[0] if len(starts) == 1 else min(fits, key=lambda fit: _cost(known, fit))
-    best = _settled(known, best, rounds=ROUNDS)
+    if len(starts) > 1:
+        starts = sorted((_settled(known, start, rounds=1) for start in starts), key=lambda fit: _cost(known, fit))
+    best = _settled(known, starts[0], rounds=ROUNDS)
     scale_error, turn_error, vertical = _uncertainty(known, best)
     _refuse_open(known, best, scale_error, turn_error, vertical)
     rotation, scale, shift = _parts(best)
@@ -155,7 +157,7 @@ Parameters = Float[np.ndarray, "7"]
 
 
 def _parts(fit: Parameters) -> tuple[Rotation, float, Float[np.ndarray, "3"]]:
-    return Rotation.from_rotvec(fit[:3]), float(np.exp(fit[3])), fit[4:]
+    return Rotation.from_rotvec(fit[:3]), float(np.exp(np.clip(fit[3], -LARGEST_LOG, LARGEST_LOG))), fit[4:]
 
 
 def _rows(flags) -> Int64[np.ndarray, "_"]:
@@ -191,12 +193,19 @@ def upright(axes: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "3 3"]:
 
 def _start(known: _Known, rotation: Float[np.ndarray, "3 3"]) -> Parameters:
     """Scale by the middle of the ratios of distances, shift by the middle of the rest: neither minds outliers."""
-    turned = known.centres[known.placed] @ rotation.T
+    phones = known.phones[known.placed]
+    turned, positions = known.centres[known.placed] @ rotation.T, known.positions
+    if len(np.unique(phones)) >= FEWEST:
+        turned, positions = _middle_of_each(turned, phones), _middle_of_each(positions, phones)
     reach = np.linalg.norm(turned - np.median(turned, axis=0), axis=1)
-    target = np.linalg.norm(known.positions - np.median(known.positions, axis=0), axis=1)
+    target = np.linalg.norm(positions - np.median(positions, axis=0), axis=1)
     scale = max(float(np.median(target)) / max(float(np.median(reach)), 1e-9), 1e-9)
-    shift = np.median(known.positions - scale * turned, axis=0)
+    shift = np.median(positions - scale * turned, axis=0)
     return np.concatenate([Rotation.from_matrix(rotation).as_rotvec(), [math.log(scale)], shift])
+
+
+def _middle_of_each(values: Float[np.ndarray, "p 3"], phones: Int64[np.ndarray, "p"]) -> Float[np.ndarray, "u 3"]:
+    return np.array([np.median(values[phones == phone], axis=0) for phone in np.unique(phones)])
 
 
 def _off(known: _Known, fit: Parameters) -> Float[np.ndarray, "p 3"]:
@@ -237,19 +246,30 @@ def _sizes(known: _Known, fit: Parameters) -> Weights:
     return places, turns, np.abs(_heading_off(known, fit)), np.abs(_level_off(known, fit))
 
 
-def _weights(sizes: Weights) -> Weights:
-    places, turns, headings, levels = (hampel_weights(size) for size in sizes)
+def _weights(known: _Known, sizes: Weights) -> Weights:
+    rows = (known.placed, known.turned, known.headed, known.held)
+    places, turns, headings, levels = (
+        hampel_weights(size, _root_share(np.ones(len(size)), known.phones[chosen]) ** 2)
+        for size, chosen in zip(sizes, rows, strict=True)
+    )
     return places, turns, headings, levels
 
 
-def hampel_weights(sizes: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+def hampel_weights(
+    sizes: Float[np.ndarray, "n"], shares: Float[np.ndarray, "n"] | None = None
+) -> Float[np.ndarray, "n"]:
     """Weights of residuals by their length in robust standard deviations: 1, then falling as 1/r, then 0.
+
+    shares: how much each says in the median; all the same by default.
 
     That deviation is 1.4826 of the median, but at least LEAST_SPREAD of what was expected.
     """
     if not len(sizes):
         return sizes
-    relative = sizes / max(1.4826 * float(np.median(sizes)), LEAST_SPREAD)
+    order = np.argsort(sizes)
+    said = np.cumsum(shares[order] if shares is not None else np.ones(len(sizes)))
+    middle = sizes[order[np.searchsorted(said, said[-1] / 2)]]
+    relative = sizes / max(1.4826 * float(middle), LEAST_SPREAD)
     return np.where(relative > NOTHING, 0.0, np.minimum(1.0, WHOLE / np.maximum(relative, 1e-9)))
 
 
@@ -262,7 +282,7 @@ def _settled(known: _Known, start: Parameters, *, rounds: int) -> Parameters:
     """Weighted least squares again and again, with the weights that its residuals call for."""
     fit = start
     for _ in range(rounds):
-        weights = _weights(_sizes(known, fit))
+        weights = _weights(known, _sizes(known, fit))
         found = least_squares(lambda guess, w=weights: _residuals(known, guess, w), fit, x_scale="jac", max_nfev=20)
         moved = float(np.abs(found.x - fit).max())
         fit = found.x
@@ -311,7 +331,7 @@ def _uncertainty(known: _Known, fit: Parameters) -> tuple[float, float, float]:
     numbers.
     """
     sizes = _sizes(known, fit)
-    rest = least_squares(lambda guess: _residuals(known, guess, _weights(sizes)), fit, x_scale="jac", max_nfev=1)
+    rest = least_squares(lambda guess: _residuals(known, guess, _weights(known, sizes)), fit, x_scale="jac", max_nfev=1)
     spread = max(LEAST_SPREAD, float(np.median(sizes[0])) / 1.54)
     information = rest.jac.T @ rest.jac + 1e-12 * np.eye(7)
     covariance = np.linalg.inv(information)
