@@ -40,6 +40,7 @@ from crowdnerf_lab.captures.journal import Entry, Heading, Journal, lock
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.sandbox import Job, Outcome, Sandbox, SandboxError, SandboxLimits
 from crowdnerf_lab.captures.screening import ScreeningLimits, ScreeningReport, judge, measure_one
+from crowdnerf_lab.captures.synchronisation import SynchronisationReport, synchronise
 from crowdnerf_lab.files import FileError, sha256_of
 from crowdnerf_lab.interrupts import interrupts
 
@@ -82,9 +83,11 @@ def ingest(
         if faces:
             opened.run(Job(find_faces, (torch.zeros(32, 32, 3, dtype=torch.uint8),), about="the search for faces"))
         uploaded = _listed(opened, path, incoming=incoming, consent=consent, licence=licence)
+        uploaded, clocks = _on_one_clock(opened, uploaded)
         before = _before(root, uploaded)
         uploaded = expressed_like(before, uploaded)
         captures, report = _taken_in(opened, uploaded, before=before, faces=faces, progress=progress)
+        report = replace(report, clocks=clocks)
         if screening is None or report.interrupted:
             return captures, report
         screened = _screened(opened, captures, screening, progress=progress)
@@ -146,6 +149,18 @@ def _set_apart(sandbox: Sandbox, path: Path, readable: Path) -> tuple[Path, tupl
 
 def _read(path: Path, consent: Consent | None, licence: str) -> CaptureSet:
     return read_captures(path, consent=consent, licence=licence)
+
+
+def _on_one_clock(sandbox: Sandbox, uploaded: CaptureSet) -> tuple[CaptureSet, SynchronisationReport | None]:
+    """Times by what several UEs' clips heard: the clips are not kept, so this cannot be made up for later."""
+    if sum(any(clip.audio for clip in capture.clips) for capture in uploaded.captures) < 2:
+        return uploaded, None
+    job = Job(synchronise, (uploaded,), about="the sound of the clips", limits=CLIP_LIMITS)
+    try:
+        return sandbox.run(job)
+    except SandboxError as error:
+        logger.warning("%s: %s; the devices' clocks are kept", uploaded.root, error)
+        return uploaded, None
 
 
 def _before(root: Path, uploaded: CaptureSet) -> CaptureSet:

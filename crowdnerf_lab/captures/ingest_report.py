@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crowdnerf_lab.captures.screening import ScreeningReport
+from crowdnerf_lab.captures.synchronisation import SynchronisationReport
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class IngestRow:
 class IngestReport:
     """What became of every file. seconds: from the first file to the last; interrupted: whether files are left.
 
-    screening: of all that is in the folder, if it was asked for.
+    screening: of all that is in the folder, if it was asked for. clocks: how the UEs of this upload were put on one
+    clock, if at least two brought clips with sound.
     """
 
     rows: tuple[IngestRow, ...]
@@ -35,6 +37,7 @@ class IngestReport:
     workers: int
     interrupted: bool
     screening: ScreeningReport | None = None
+    clocks: SynchronisationReport | None = None
 
     @property
     def refused(self) -> tuple[IngestRow, ...]:

@@ -195,6 +195,22 @@ def test_a_clip_gives_frames_and_stays_out_itself(sandbox, tmp_path):
     assert again.photos == 0
 
 
+def test_clips_that_heard_the_same_are_put_on_one_clock(sandbox, tmp_path):
+    rate, late_s = 16_000, 0.7
+    heard = np.random.default_rng(1).normal(0, 0.1, 8 * rate).astype(np.float32)
+    for ue, start in (("ue00", 0.0), ("ue01", late_s)):
+        (tmp_path / "upload" / ue).mkdir(parents=True)
+        sound = heard[round(start * rate) :][: 7 * rate]
+        frames = [(index / 2, picture(index)) for index in range(14)]
+        tags = {"creation_time": "2026-06-20T19:30:00.000000Z"}
+        write_clip(tmp_path / "upload" / ue / "clip.mp4", frames, sound=sound, sound_rate=rate, tags=tags)
+    captures, report = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    first, second = (capture.clock for capture in captures.captures)
+    assert report.clocks is not None
+    assert (first.method, second.method) == ("audio", "audio")
+    assert second.offset_s - first.offset_s == pytest.approx(late_s, abs=0.01)
+
+
 def test_what_is_taken_in_can_be_screened_at_once(sandbox, tmp_path):
     captures = concert().keeping([photo.file for photo in concert().photos[:12]])
     write_captures(replace(captures, views=()), tmp_path / "upload")
