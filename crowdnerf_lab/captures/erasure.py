@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from crowdnerf_lab.captures.bundle import MANIFEST, Manifest
-from crowdnerf_lab.captures.documents import explained, read_document
 from crowdnerf_lab.captures.photos import PhotoError, read_photo
+from crowdnerf_lab.captures.records import read_record
 from crowdnerf_lab.files import FileError, inside, sha256_of, write_bytes, write_json
 
 INGEST_JOURNAL = ".ingest.jsonl"
@@ -61,10 +61,13 @@ def note_path(root: Path, ue: str) -> Path:
 
 
 def noted(root: Path, ue: str) -> Note:
-    """The note on what is to go: that of a call that was killed, or a new one, on disk. ForgetError: see `erase`."""
+    """The note on what is to go: that of a call that was killed, or a new one, on disk.
+
+    Raises ForgetError for a manifest that names files outside of the folder, CaptureError for a damaged one.
+    """
     path = note_path(root, ue)
     if path.is_file():
-        return Note.model_validate_json(path.read_bytes())
+        return read_record(path, Note)
     manifest = _manifest(root)
     theirs = [record for record in (*manifest.captures, *manifest.views) if record.ue == ue]
     files = {file for record in theirs for file in _files_in(record.model_dump(mode="json"))}
@@ -138,12 +141,7 @@ def pixels_of(path: Path) -> str | None:
 
 def _manifest(root: Path) -> Manifest:
     """The manifest alone: files may be missing, as after a kill."""
-    path = Path(root) / MANIFEST
-    text, document = read_document(path)
-    try:
-        return Manifest.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise explained(path, document, error=error, named_by="file") from None
+    return read_record(Path(root) / MANIFEST, Manifest)
 
 
 def _without(manifest: Manifest, ue: str) -> Manifest:

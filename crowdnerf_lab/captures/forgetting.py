@@ -20,7 +20,7 @@ __all__ = ["ForgetError", "ForgetReport", "forget", "was_forgotten"]
 logger = logging.getLogger(__name__)
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
-CACHED = PICTURES | {".npy", ".npz", ".db", ".db-wal", ".db-shm", ".bin", ".txt", ".json", ".jsonl", ".ply"}
+CACHED = PICTURES | {".npy", ".npz", ".db", ".db-wal", ".db-shm", ".bin", ".txt", ".json", ".ply", ".partial"}
 """Kinds of files that caches consist of. A folder that holds others is no cache, and is not touched."""
 WEIGHTS = {".safetensors", ".onnx"}
 Paths = Path | str | Sequence[Path | str]

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from tqdm.auto import tqdm
 
 from crowdnerf_lab.captures.bundle import (
@@ -26,11 +26,11 @@ from crowdnerf_lab.captures.bundle import (
     write_captures,
 )
 from crowdnerf_lab.captures.coarsening import coarse_day, coarse_device, coarse_fix, coarse_origin, coarse_time
-from crowdnerf_lab.captures.documents import explained, read_document
 from crowdnerf_lab.captures.embedded import embedded_in
 from crowdnerf_lab.captures.faces import USUAL, Face, FaceSearch
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.privacy import PrivacyError, protected, write_pixels
+from crowdnerf_lab.captures.records import read_record
 from crowdnerf_lab.files import write_atomically, write_json
 
 logger = logging.getLogger(__name__)
@@ -116,13 +116,7 @@ def published(
 def publications_of(root: Path) -> tuple[PublishedFolder, ...]:
     """The publications that the captures in this folder have gone into. Raises CaptureError for a damaged ledger."""
     path = Path(root) / LEDGER
-    if not path.is_file():
-        return ()
-    text, document = read_document(path)
-    try:
-        return Ledger.model_validate_json(text, strict=True).publications
-    except ValidationError as error:
-        raise explained(path, document, error=error, named_by="folder") from None
+    return read_record(path, Ledger).publications if path.is_file() else ()
 
 
 def write_ledger(root: Path, publications: tuple[PublishedFolder, ...]) -> Path:

@@ -5,9 +5,9 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from crowdnerf_lab.captures.documents import explained, read_document
+from crowdnerf_lab.captures.records import read_record
 from crowdnerf_lab.files import write_json
 
 TOMBSTONES = "forgotten.json"
@@ -42,13 +42,7 @@ def set_tombstone(root: Path, ue: str) -> None:
 
 
 def _read(path: Path) -> Tombstones | None:
-    if not path.is_file():
-        return None
-    text, document = read_document(path)
-    try:
-        return Tombstones.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise explained(path, document, error=error, named_by="format") from None
+    return read_record(path, Tombstones) if path.is_file() else None
 
 
 def _hash(ue: str, salt: str) -> str:

@@ -24,6 +24,7 @@ from crowdnerf_lab.captures.bundle import (
     write_captures,
 )
 from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.erasure import note_path
 from crowdnerf_lab.captures.faces import FaceSearch
 from crowdnerf_lab.captures.forgetting import ForgetError, forget, was_forgotten
 from crowdnerf_lab.captures.photos import read_photo
@@ -106,6 +107,7 @@ def place(tmp_path) -> Path:
         (motion / name / "features.db").write_bytes(b"features")
     views = tmp_path / "caches" / "pseudo_views"
     views.mkdir()
+    (motion / "with_ann" / ".features.db.x.partial").write_bytes(b"half")
     (views / "views.npy").write_bytes(b"rendered")
     (views / "views.json").write_text("{}")
     models = tmp_path / "models"
@@ -272,6 +274,10 @@ def test_folders_that_are_no_caches_are_refused_before_anything_goes(place):
 def test_damaged_manifests_and_ledgers_are_named(place):
     (place / "home" / LEDGER).write_text("{}  ]")
     with pytest.raises(CaptureError, match=r"publications\.json is not JSON"):
+        forget_ann(place)
+    note_path(place / "home", "ann").write_text('{"ue": "ann"}')
+    (place / "home" / LEDGER).unlink()
+    with pytest.raises(CaptureError, match=r"\.forgetting-.*\.json: files: Field required"):
         forget_ann(place)
     (place / "home" / "manifest.json").write_text('{"format": 3}')
     with pytest.raises(CaptureError, match=r"manifest\.json"):
