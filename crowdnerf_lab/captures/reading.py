@@ -38,9 +38,8 @@ _POSED_FORMATS: tuple[ModuleType, ...] = (
     pose_log,
 )
 """Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
-
-
 _FOLDERS_LOOKED_INTO = 50
+"""A folder with more subfolders is a crowd's: one subfolder a UE."""
 
 
 def read_captures(path: Path | str, *, consent: Consent | None = None, licence: str = "unknown") -> CaptureSet:

@@ -1,9 +1,10 @@
 """Logs of a phone's own tracking (ARKit, ARCore): a table or list of poses beside the photos they belong to.
 
-Taken for such a log is a .csv, .tsv, .json or .jsonl whose records hold a position, a quaternion or a matrix, under any
-of the names below. Poses are camera-to-world, OpenGL axes, metres, y up: what ARCore calls Camera.getPose (not the
-display-oriented one) and ARKit ARCamera.transform. Quaternions are x, y, z, w by their names. Intrinsics stand in every
-record, at the document's top, or in a camera file beside (intrinsics.json, camera_intrinsics.json, calibration.json).
+Taken for such a log is a table (.csv, .tsv, .txt) with a header, or a list of records (.json, .jsonl), that holds a
+position, a quaternion or a matrix, under any of the names that pose_records knows. Poses are camera-to-world, OpenGL
+axes, metres, y up: what ARCore calls Camera.getPose (not the display-oriented one) and ARKit ARCamera.transform.
+Quaternions are x, y, z, w by their names. Intrinsics stand in every record, at the document's top, or in a camera file
+beside (intrinsics, camera_intrinsics, calibration, camera or camera_matrix; .json, .csv or .txt).
 """
 
 from collections.abc import Iterator
@@ -11,15 +12,14 @@ from pathlib import Path
 
 from crowdnerf_lab.captures.axes import opengl_to_opencv, y_up_to_z_up
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
-from crowdnerf_lab.captures.documents import CaptureError, read_document
+from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
-from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Picture, Pictures, is_photo, visible
 from crowdnerf_lab.captures.formats.pose_records import (
     SUFFIXES,
     Fields,
-    flattened,
     image_of,
+    lens_beside,
     lens_in,
     pose_in,
     records_in,
@@ -29,7 +29,6 @@ from crowdnerf_lab.captures.formats.pose_records import (
 LOOKED_FOR = "a pose log (.csv or .json with positions and quaternions, as ARKit and ARCore apps write)"
 CONVENTION = "camera-to-world, OpenGL axes, metres, y up (turned to z up)"
 _IMAGE_FOLDERS = ("", "images", "rgb", "frames", "image", "photos", "color")
-_CAMERA_FILES = ("intrinsics.json", "camera_intrinsics.json", "calibration.json", "camera.json")
 _RECORDS_TRIED = 5
 
 
@@ -69,7 +68,7 @@ def _log(path: Path) -> Path | None:
 
 
 def _entries(file: Path) -> Iterator[Photo | LeftOut]:
-    pictures, shared = Pictures(file.parent), _shared_lens(file.parent)
+    pictures, shared = Pictures(file.parent), lens_beside(file.parent)
     photos = _photos_by_time(file.parent)
     start: float | None = None
     for number, record in enumerate(records_in(file), start=1):
@@ -119,11 +118,3 @@ def _photos_by_time(root: Path) -> dict[str, str]:
             if path.is_file() and digits.isdecimal() and is_photo(path):
                 found[digits.lstrip("0") or "0"] = f"{folder}/{path.name}" if folder else path.name
     return found
-
-
-def _shared_lens(root: Path) -> Lens | None:
-    """The lens that a camera file beside the log describes."""
-    for name in _CAMERA_FILES:
-        if (root / name).is_file():
-            return lens_in(flattened(read_document(root / name)[1]))
-    return None

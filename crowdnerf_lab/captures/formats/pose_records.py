@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crowdnerf_lab.captures.axes import pose_of_quaternion, pose_of_sixteen
-from crowdnerf_lab.captures.documents import DOCUMENT_BYTES, CaptureError
+from crowdnerf_lab.captures.documents import DOCUMENT_BYTES, CaptureError, read_document
 from crowdnerf_lab.captures.formats.lens import Lens
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+_TABLES = (".csv", ".tsv", ".txt")
+SUFFIXES = (*_TABLES, ".json", ".jsonl", ".ndjson")
 Fields = dict[str, Any]
 """Lower-case names without underscores, to values; nested names follow each other."""
 _LISTS = ("frames", "poses", "records", "keyframes", "data", "cameras", "entries")
@@ -48,6 +49,8 @@ _IMAGES = (
 )
 _NUMBERS = ("frame", "frameid", "frameindex", "framenumber", "index", "id", "timestamp", "timestampns", "time")
 _TIMES = (("timestampns", 1e-9), ("timestamp", 1.0), ("time", 1.0), ("timestamps", 1.0), ("t", 1.0))
+_CAMERA_FILES = ("intrinsics", "camera_intrinsics", "calibration", "camera", "camera_matrix")
+_CAMERA_BYTES = 1 << 20
 _NANOSECONDS = 1e12
 """Time stamps above this are nanoseconds: ARCore counts in these, from when the phone started."""
 
@@ -57,17 +60,8 @@ def records_in(file: Path) -> Iterator[Fields]:
     if file.stat().st_size > DOCUMENT_BYTES:
         raise CaptureError(f"{file} has {file.stat().st_size} bytes, more than {DOCUMENT_BYTES}; split it")
     text = file.read_text(encoding="utf-8-sig", errors="replace")
-    if file.suffix.lower() in (".csv", ".tsv"):
-        lines = [line for line in text.splitlines() if line.strip()]
-        lines[:1] = [line.lstrip("#").strip() for line in lines[:1]]
-        delimiter = next((mark for mark in ("\t", ";", ",") if lines and mark in lines[0]), ",")
-        try:
-            rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
-        except csv.Error as error:
-            raise ValueError(f"{file} is no table ({error})") from None
-        yield from (flattened(row) for row in rows)
-        return
-    yield from (flattened(record) for record in _listed(file, text))
+    records = _rows(file, text) if file.suffix.lower() in _TABLES else _listed(file, text)
+    yield from (flattened(record) for record in records)
 
 
 def pose_in(record: Fields) -> Float[Tensor, "3 4"] | None:
@@ -98,6 +92,26 @@ def lens_in(record: Fields) -> Lens | None:
         cy = _first(record, (f"{parent}cy", f"{parent}principalpointy"))
         size = _size(record, parent) or _size(record, "")
         return Lens((fx, fx if fy is None else fy), None if cx is None or cy is None else (cx, cy), size)
+    return None
+
+
+def lens_beside(folder: Path) -> Lens | None:
+    """The lens that a camera file in a folder describes: by names, or fx, fy, cx, cy or a 3x3 matrix as numbers alone.
+
+    Raises ValueError for numbers that are none.
+    """
+    for name in _CAMERA_FILES:
+        for suffix in (".json", ".csv", ".txt"):
+            file = folder / f"{name}{suffix}"
+            if not file.is_file() or file.stat().st_size > _CAMERA_BYTES:
+                continue
+            if suffix == ".json":
+                return lens_in(flattened(read_document(file)[1]))
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
+            words = text.replace(",", " ").split()
+            if len(words) in (4, 9) and not any(word[0].isalpha() for word in words):
+                return lens_in({"intrinsics": words})
+            return next((lens_in(flattened(row)) for row in _rows(file, text)), None)
     return None
 
 
@@ -136,6 +150,24 @@ def _flatten(value: Any, name: str, fields: Fields, *, depth: int) -> None:
             _flatten(inner, name + plain, fields, depth=depth + 1)
     else:
         fields.setdefault(name, value)
+
+
+def _rows(file: Path, text: str) -> list[Any]:
+    """The rows of a table by its header, which may be a comment; its columns stand apart by commas, tabs or blanks."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines[:1] = [line.lstrip("#").strip() for line in lines[:1]]
+    delimiter = next((mark for mark in (",", ";", "\t") if lines and mark in lines[0]), None)
+    if delimiter is None:
+        lines, delimiter = ["\t".join(line.split()) for line in lines], "\t"
+    try:
+        rows = csv.DictReader((line for line in lines if not line.startswith("#")), delimiter=delimiter)
+        return [{str(name).strip(): _trimmed(value) for name, value in row.items()} for row in rows]
+    except csv.Error as error:
+        raise ValueError(f"{file} is no table ({error})") from None
+
+
+def _trimmed(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _listed(file: Path, text: str) -> list[Any]:

@@ -67,6 +67,29 @@ def test_frame_numbers_and_a_camera_file_beside(tmp_path):
     assert disagreement(read_captures(tmp_path), CAMERAS, moved=z_up) < 0.01
 
 
+CAMERA_FILES = {
+    "intrinsics.txt": "{fx} {fy} {cx} {cy}",
+    "camera_matrix.csv": "{fx},0,{cx}\n0,{fy},{cy}\n0,0,1\n",
+    "camera_intrinsics.csv": "fx,fy,cx,cy,width,height\n{fx},{fy},{cx},{cy},64,48\n",
+}
+
+
+@pytest.mark.parametrize("name", CAMERA_FILES)
+def test_columns_apart_by_blanks_photos_named_after_their_times_and_a_matrix_beside(tmp_path, name):
+    lines = ["# timestamp tx ty tz qx qy qz qw"]
+    cameras = []
+    for index, c in enumerate(CAMERAS):
+        time = 8_000_000_000_000 + 500_000_000 * index
+        cameras.append(KnownCamera(f"frame_{time}.jpg", c.right, c.down, c.forward, c.eye))
+        lines.append("  ".join(map(repr, [time, *c.eye.tolist(), *xyzw(c)])))
+    pictures(tmp_path / "rgb", cameras)
+    (tmp_path / "arcore_poses.txt").write_text("\n".join(lines))
+    (tmp_path / name).write_text(CAMERA_FILES[name].format(**LENS))
+    captures = read_captures(tmp_path)
+    assert captures.source.left_out == ()
+    assert disagreement(captures, cameras, moved=z_up) < 0.01
+
+
 def arkit(camera: KnownCamera) -> dict:
     """Columns of a simd_float4x4, and intrinsics by columns."""
     k = [[LENS["fx"], 0, 0], [0, LENS["fy"], 0], [LENS["cx"], LENS["cy"], 1]]
