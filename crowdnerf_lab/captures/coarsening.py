@@ -86,7 +86,9 @@ _MAKERS = {
 
 def _to_grid(value: float, step: float) -> float:
     """The nearest multiple, without the digits that binary fractions leave behind."""
-    digits = max(0, 1 - math.floor(math.log10(step)))
+    if not (step > 0 and math.isfinite(step)):
+        raise ValueError(f"a step of {step} is none; give a positive number of metres or seconds")
+    digits = max(0, 3 - math.floor(math.log10(step)))
     return round(round(value / step) * step, digits) + 0.0
 
 

@@ -80,6 +80,10 @@ def test_a_gps_fix_never_claims_to_be_better_than_the_grid():
 def test_times_days_and_devices():
     assert coarse_time(12.4321, step_s=1.0) == 12.0
     assert coarse_time(12.4321, step_s=0.5) == 12.5
+    assert coarse_time(12.4321, step_s=0.125) == 12.375
+    for step in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="give a positive number"):
+            coarse_time(1.0, step_s=step)
     assert coarse_day(datetime(2026, 7, 1, 20, 15, 30, tzinfo=UTC)) == datetime(2026, 7, 1, tzinfo=UTC)
     assert coarse_day(None) is None
     assert coarse_device("Anna’s iPhone") == "Apple"

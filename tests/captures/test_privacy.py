@@ -55,7 +55,7 @@ def phone_photo(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.row("S20")
+@pytest.mark.row("S20", "S64")
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_nothing_but_upright_pixels_is_written_and_the_rest_is_returned(phone_photo, tmp_path, suffix):
     done = protect_photo(phone_photo, tmp_path / f"a{suffix}", search=QUICK)
