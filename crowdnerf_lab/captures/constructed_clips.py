@@ -14,7 +14,7 @@ _TICKS = 90_000
 """Clock of the pictures, per second."""
 _SOUND_BLOCK = 1024
 """Samples given to the encoder at a time."""
-_ENCODING = {"libx264": {"crf": "18", "preset": "veryfast"}, "libx265": {"x265-params": "log-level=none", "crf": "18"}}
+_ENCODING = {"libx264": {"crf": "18", "preset": "veryfast"}, "libx265": {"x265-params": "log-level=none:pools=none:frame-threads=1", "crf": "18"}}
 
 
 def write_clip(
@@ -62,6 +62,7 @@ def _picture_stream(container: Any, codec: str, shape: tuple[int, ...], rotation
     stream = container.add_stream(codec, rate=30, options=_ENCODING.get(codec, {}))
     stream.height, stream.width = shape[:2]
     stream.pix_fmt = "yuv420p"
+    stream.codec_context.thread_count = 1  # several give other bytes from run to run
     stream.codec_context.time_base = Fraction(1, _TICKS)
     stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
     if codec == "libx265":

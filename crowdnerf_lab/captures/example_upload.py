@@ -7,7 +7,7 @@ and files that are no photos. What is true of it is known: see `ExampleUpload`.
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,17 +18,17 @@ from torch import Tensor
 
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet
 from crowdnerf_lab.captures.constructed_clips import write_clip
-from crowdnerf_lab.captures.photos import read_photo
+from crowdnerf_lab.captures.constructed_sound import Hearing, heard, music
+from crowdnerf_lab.captures.photos import read_metadata, read_photo
 from crowdnerf_lab.captures.study import truth_of
 
-SOUND_RATE = 48_000
-SPEED_OF_SOUND = 343.0
-"""Metres a second, in air of 20 degrees."""
-CLIP_SECONDS = 4.0
+CLIP_SECONDS = 8.0
 FRAMES_PER_SECOND = 15
 BEGUN = datetime(2026, 6, 20, 19, 30, tzinfo=UTC)
 STAGE = (0.0, 4.0, 6.0)
-"""Where the music comes from, metres."""
+"""Where the sound comes from, metres."""
+FAST = ((1.5, 1.8), (3.0, 3.2))
+"""When the phones swing fast, seconds of their clips."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ def write_example_upload(
         (root / capture.ue).mkdir(parents=True)
         for photo in capture.photos:
             shutil.copyfile(captures.path_of(photo.file), root / capture.ue / Path(photo.file).name)
-    music = stage_music(CLIP_SECONDS + 8.0, rng)
+    sound = music(CLIP_SECONDS + 8.0, seed=seed)
     filmed = chosen[:clips]
-    begun_s = {capture.ue: float(rng.uniform(1.0, 4.0)) for capture in filmed}
+    begun_s = {capture.ue: float(rng.uniform(1.0, 3.0)) for capture in filmed}
     clock_s = {capture.ue: float(rng.uniform(-3.0, 3.0)) for capture in filmed}
-    for capture in filmed:
-        _film(captures, capture, root, music, begun_s=begun_s[capture.ue], clock_s=clock_s[capture.ue], rng=rng)
+    for number, capture in enumerate(filmed):
+        hearing = Hearing(starts_s=begun_s[capture.ue], echo=0.2, snr_db=15.0, seed=seed + number)
+        _film(captures, capture, root, sound, hearing=hearing, clock_s=clock_s[capture.ue])
     first, last = chosen[0], chosen[-1]
     whole = captures.path_of(first.photos[0].file)
     (root / first.ue / "cut_short.jpg").write_bytes(whole.read_bytes()[:2000])
@@ -90,20 +91,6 @@ def write_example_upload(
         broken=(f"{first.ue}/cut_short.jpg", f"{last.ue}/holiday.jpg"),
         again=(f"{first.ue}/{Path(first.photos[0].file).name}", f"{last.ue}/forwarded.jpg"),
     )
-
-
-def stage_music(seconds: float, rng: np.random.Generator) -> Float32[np.ndarray, "samples"]:
-    """Four tones a second and a drum on every second one, at SOUND_RATE, within [-1, 1]."""
-    music = np.zeros(round(seconds * SOUND_RATE))
-    beat = SOUND_RATE // 4
-    ring = np.arange(2 * beat) / SOUND_RATE
-    for number, begin in enumerate(range(0, len(music) - len(ring), beat)):
-        pitch = 110.0 * 2 ** (rng.integers(0, 36) / 12)
-        tone = sum(np.sin(2 * math.pi * pitch * overtone * ring) / overtone for overtone in range(1, 6))
-        music[begin : begin + len(ring)] += tone * np.exp(-6 * ring)
-        if number % 2 == 0:
-            music[begin : begin + len(ring)] += 2 * rng.standard_normal(len(ring)) * np.exp(-60 * ring)
-    return (music / np.abs(music).max()).astype(np.float32)
 
 
 def pan(
@@ -128,24 +115,26 @@ def _film(
     captures: CaptureSet,
     capture: Capture,
     root: Path,
-    music: Float32[np.ndarray, "samples"],
+    sound: Float32[np.ndarray, "samples"],
     *,
-    begun_s: float,
+    hearing: Hearing,
     clock_s: float,
-    rng: np.random.Generator,
 ) -> None:
-    """One phone's clip: it swings over what its first photo shows, and hears the music late, faint and noisy."""
-    truth = truth_of(capture.photos[0])
-    position = np.array([row[3] for row in truth.camera_to_world])
-    travel_s = float(np.linalg.norm(position - np.array(STAGE))) / SPEED_OF_SOUND
-    first = round((begun_s - travel_s) * SOUND_RATE)
-    heard = music[first : first + round(CLIP_SECONDS * SOUND_RATE)] * 0.4
-    heard = heard + rng.standard_normal(len(heard)).astype(np.float32) * 0.02
-    picture = read_photo(captures.path_of(truth.clean_file or capture.photos[0].file))
-    told = BEGUN + timedelta(seconds=begun_s + clock_s)
+    """One phone's clip: it swings over what its first photo shows, and hears the stage late, with its own noise."""
+    photo = capture.photos[0]
+    truth = truth_of(photo)
+    distance_m = math.dist(STAGE, [row[3] for row in truth.camera_to_world])
+    told = BEGUN + timedelta(seconds=hearing.starts_s + clock_s)
+    place = read_metadata(captures.path_of(photo.file)).position_wgs84
     write_clip(
         root / capture.ue / "clip.mp4",
-        pan(picture, seconds=CLIP_SECONDS, rate=FRAMES_PER_SECOND, fast=[(1.5, 1.8), (3.0, 3.2)]),
-        sound=heard.astype(np.float32),
-        tags={"creation_time": told.isoformat().replace("+00:00", "Z")},
+        pan(
+            read_photo(captures.path_of(truth.clean_file or photo.file)),
+            seconds=CLIP_SECONDS,
+            rate=FRAMES_PER_SECOND,
+            fast=FAST,
+        ),
+        sound=heard(sound, replace(hearing, distance_m=distance_m), CLIP_SECONDS),
+        tags={"creation_time": told.isoformat().replace("+00:00", "Z")}
+        | ({"location": "{:+09.5f}{:+010.5f}{:+08.3f}/".format(*place)} if place else {}),
     )
