@@ -69,7 +69,7 @@ class FaceSearch:
 
     threshold: float = 0.2
     sure: float = 0.45
-    turned_more: float = 0.1
+    turned_more: float = 0.05
     enlarged: float = 2.0
     enlarged_side: int = 1280
     turns: tuple[float, ...] = (math.pi / 2, math.pi, -math.pi / 2)
@@ -79,7 +79,7 @@ class FaceSearch:
 
 USUAL = FaceSearch()
 THOROUGH = FaceSearch(turns=tuple(eighth * math.pi / 4 for eighth in range(1, 8)))
-"""Finds 0.63 instead of 0.47 of the faces that lie at 60 degrees, in more than twice the time."""
+"""Copies at every 45 degrees: a few more of the faces that lie askew, in more than twice the time."""
 
 
 def find_faces(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = USUAL) -> tuple[Face, ...]:
