@@ -233,7 +233,7 @@ def _newcomer(ue: str, photos: list[Photo], generator: torch.Generator) -> Captu
         truth = torch.tensor(photo.truth.camera_to_world if photo.truth else [], dtype=torch.float64)
         noise = 0.4 * torch.randn(3, generator=generator, dtype=torch.float64)
         pose = torch.cat([yaw @ truth[:, :3], (truth[:, 3] + bias + noise)[:, None]], dim=1).tolist()
-        reported = ReportedPose(camera_to_world=tuple(map(tuple, pose)))
+        reported = ReportedPose.model_validate({"camera_to_world": pose})
         reporting.append(photo.model_copy(update={"reported": reported}))
     consent = Consent(train=True, publish=True)
     return Capture(ue=ue, device="unknown", consent=consent, licence="CC0-1.0", photos=tuple(reporting))

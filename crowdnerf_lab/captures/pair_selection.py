@@ -72,7 +72,7 @@ def select_pairs(
     for row in choosing.tolist():
         wanted[row, _wishes(row, overlap[row], alike[row], neighbours)] = True
     for first, second in _bursts(sightings):
-        wanted[first, second] = new is None or bool(new[first] or new[second])
+        wanted[first, second] = new is None or bool(new[[first, second]].any())
     np.fill_diagonal(wanted, False)
     return np.argwhere(np.triu(wanted | wanted.T))
 

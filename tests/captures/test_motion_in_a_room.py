@@ -63,9 +63,7 @@ def test_a_lens_found_by_another_tool_is_where_the_search_starts(tmp_path):
 def test_both_mappers_find_cameras_of_unknown_focal_length(tmp_path, mapper):
     cameras = walk(10)
     shots = shots_of(cameras, focal_px=None)
-    motion = structure_from_motion(
-        shots, tmp_path, threads=2, settings=MotionSettings(mapper=mapper), progress=False
-    )
+    motion = structure_from_motion(shots, tmp_path, threads=2, settings=MotionSettings(mapper=mapper), progress=False)
     assert len(motion.rows) == 10
     assert torch.allclose(motion.cameras.focal, torch.tensor(FOCAL), rtol=0.03)
     assert errors(motion, cameras)[0] < 0.06

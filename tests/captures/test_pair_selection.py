@@ -55,7 +55,7 @@ def test_the_neighbour_on_the_ring_overlaps_most_and_the_one_opposite_not_at_all
     assert overlap[0, 1] > overlap[0, 2] > overlap[0, 4] > overlap[0, 8]
     assert overlap[0, 12] < 0.01
     assert overlap[0, 1] > 0.5
-    assert 0 <= overlap.min()
+    assert overlap.min() >= 0
     assert overlap.max() <= 1
 
 

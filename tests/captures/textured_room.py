@@ -1,13 +1,17 @@
 """Pictures of a room that is papered with noise, taken with known cameras: real parallax, and nothing looks alike."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole, pixel_grid
+from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Consent, GpsFix, Photo, Truth
 from crowdnerf_lab.rays import rays_through
 
 WIDTH, HEIGHT, FOCAL = 160, 120, 125.0
@@ -60,3 +64,43 @@ def turning(count: int) -> Cameras:
     eyes = torch.tensor([0.3, -2.0, 0.1]).expand(count, 3)
     targets = eyes + torch.stack([angles.sin(), angles.cos(), 0.1 * angles], dim=-1)
     return pinhole(look_at(eyes, targets), torch.full((count,), FOCAL), width=WIDTH, height=HEIGHT)
+
+
+def captures_in(root: Path, rooms: Sequence[tuple[Cameras, int]], *, spread: float = 1.0) -> CaptureSet:
+    """Photos of rooms (cameras and the wallpaper's seed), one UE a camera, with GPS of 5 cm and no attitude.
+
+    spread: the world is this many times as large as the rooms. Room after room stands 100 m further east.
+    """
+    captures = []
+    for number, (cameras, seed) in enumerate(rooms):
+        for row, image in enumerate(pictures(cameras, seed=seed)):
+            name = f"room{number}-{row:02d}"
+            Image.fromarray(image.numpy()).save(root / f"{name}.png")
+            pose = cameras.camera_to_world[row].clone()
+            pose[:, 3] = spread * pose[:, 3] + torch.tensor([100.0 * number, 0.0, 0.0])
+            captures.append(_capture(name, pose))
+    return CaptureSet(root, name="room", licence="CC0-1.0", origin_wgs84=None, captures=tuple(captures))
+
+
+def _capture(name: str, pose: Float[Tensor, "3 4"]) -> Capture:
+    truth = Truth(
+        camera_to_world=tuple(map(tuple, pose.tolist())),
+        exposure_ev=0.0,
+        white_balance=(1.0, 1.0, 1.0),
+        blur_px=0.0,
+        spoiled_by=None,
+        occluded=0.0,
+        clean_file=None,
+        occluder_mask_file=None,
+    )
+    photo = Photo(
+        file=f"{name}.png",
+        width=WIDTH,
+        height=HEIGHT,
+        focal_px=FOCAL,
+        time_s=0.0,
+        gps=GpsFix(position=tuple(pose[:, 3].tolist()), accuracy_m=0.05),
+        truth=truth,
+    )
+    consent = Consent(train=True, publish=True)
+    return Capture(ue=name, device="unknown", consent=consent, licence="CC0-1.0", photos=(photo,))
