@@ -35,8 +35,6 @@ _TRAILERS = (
     (b"MZ", "a program"),
     (b"\xca\xfe\xba\xbe", "a program"),
     (b"\xcf\xfa\xed\xfe", "a program"),
-    (b"#!", "a script"),
-    (b"<", "a page or a script"),
 )
 _TIFF_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 _EXIF_DIRECTORY_TAGS = (0x8769, 0x8825, 0xA005)
@@ -78,9 +76,11 @@ def _refuse_code(path: Path, head: bytes) -> None:
 
 def _refuse_trailer(path: Path, trailer: bytes) -> None:
     start = trailer.lstrip(b"\x00\xff \t\r\n")
-    for signature, kind in _TRAILERS:
-        if start.startswith(signature):
-            raise UnsafeFileError(f"{path} has {kind} behind the picture; save the picture again and send that")
+    kinds = [kind for signature, kind in _TRAILERS if start.startswith(signature)]
+    if start.lower().startswith(_CODE):
+        kinds.append("a page or a script")
+    if kinds:
+        raise UnsafeFileError(f"{path} has {kinds[0]} behind the picture; save the picture again and send that")
 
 
 def _parts(content: bytes) -> tuple[int | None, list[bytes]]:

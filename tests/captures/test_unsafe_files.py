@@ -94,6 +94,7 @@ def test_what_phones_append_passes(tmp_path):
         "another picture (MPO, gain map)": encoded(),
         "a short film (motion photo)": b"\x00\x00\x00\x18ftypmp42" + bytes(200),
         "a maker's block": b"SEFH" + bytes(40) + b"SEFT",
+        "a maker's XML": b"<maker:info version='1'/>",
         "padding": bytes(64),
     }
     for trailer in appended.values():
