@@ -135,6 +135,21 @@ def test_an_entry_that_names_nothing_is_left_out(tmp_path, name):
     assert len(captures.source.left_out) == 1
 
 
+def test_numbers_that_leave_the_range_of_numbers(tmp_path):
+    pictures(tmp_path / "images", CAMERAS)
+    broken = document()
+    broken["frames"][1] |= {"fl_x": 1e308, "w": SIZE[0] / 4, "h": SIZE[1] / 4}
+    broken["frames"][2]["transform_matrix"][0][3] = 1e300
+    captures = read_captures(transforms(tmp_path, broken))
+    assert [left.file for left in captures.source.left_out] == ["images/00001.jpg", "images/00002.jpg"]
+    assert len(scene_of_given(captures, held_out_every=0)) == 3
+    (tmp_path / "transforms.json").unlink()
+    record = {"image": "00000.jpg", "translation": [0, 0, 0], "rotation": [0, 0, 0, 1], "timestamp": 1e999}
+    (tmp_path / "log.json").write_text(json.dumps([{**record, "fx": 50.0}, {**record, "fx": 50.0, "timestamp": 1}]))
+    captures = read_captures(tmp_path)
+    assert (len(captures.photos), len(captures.source.left_out)) == (1, 1)
+
+
 @pytest.mark.parametrize("name", ["../secret.jpg", "images/../../secret.jpg", "..\\secret.jpg", "images/link.jpg"])
 def test_names_and_links_that_leave_the_folder_are_refused(tmp_path, name):
     picture(tmp_path / "secret.jpg")

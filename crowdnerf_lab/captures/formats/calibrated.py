@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import ValidationError
 from torch import Tensor
 
 from crowdnerf_lab.cameras import invalid_poses
@@ -64,22 +65,26 @@ def calibrated_photo(
     if problem:
         return LeftOut(picture.file, f"{file}: {picture.file} {problem}")
     scale = (size[0] / lens_size[0], size[1] / lens_size[1])
-    camera = GivenCamera(
-        camera_to_world=_rows(camera_to_world),
-        focal_px=(lens.focal_px[0] * scale[0], lens.focal_px[1] * scale[1]),
-        centre_px=(centre[0] * scale[0], centre[1] * scale[1]),
-        distortion=lens.distortion,
-    )
-    return Photo(
-        file=picture.file,
-        width=size[0],
-        height=size[1],
-        focal_px=sum(camera.focal_px) / 2,
-        centre_px=camera.centre_px,
-        time_s=time_s,
-        camera=camera,
-        split=split,
-    )
+    try:
+        camera = GivenCamera(
+            camera_to_world=_rows(camera_to_world),
+            focal_px=(lens.focal_px[0] * scale[0], lens.focal_px[1] * scale[1]),
+            centre_px=(centre[0] * scale[0], centre[1] * scale[1]),
+            distortion=lens.distortion,
+        )
+        return Photo(
+            file=picture.file,
+            width=size[0],
+            height=size[1],
+            focal_px=sum(camera.focal_px) / 2,
+            centre_px=camera.centre_px,
+            time_s=time_s,
+            camera=camera,
+            split=split,
+        )
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        return LeftOut(picture.file, f"{file}: {picture.file} has numbers that cannot be ({wrong}); correct them")
 
 
 def _problem(
@@ -91,13 +96,14 @@ def _problem(
     centre: tuple[float, float],
 ) -> str:
     """What keeps a camera from being used; empty when nothing does."""
-    numbers = torch.tensor([*lens.focal_px, *centre, *lens_size, *lens.distortion], dtype=torch.float64)
-    if not bool(torch.isfinite(numbers).all()) or min(*lens.focal_px, *lens_size) <= 0:
+    # In single precision, in which scenes are trained.
+    numbers = torch.tensor([*lens.focal_px, *lens_size, *centre, *lens.distortion], dtype=torch.float32)
+    if not bool(torch.isfinite(numbers).all()) or not bool((numbers[:4] > 0).all()):
         return (
             f"has focal lengths {lens.focal_px}, a principal point {centre}, a size {lens_size} and a distortion "
             f"{lens.distortion}: all must be finite and lengths positive; correct them, or drop the entry"
         )
-    if bool(invalid_poses(camera_to_world[None])):
+    if bool(invalid_poses(camera_to_world[None].to(torch.float32))):
         return "has a pose that holds no rotation, or is not finite; drop the entry or find its pose again"
     if not _fits(size, lens_size):
         return (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -132,6 +133,8 @@ def time_in(record: Fields) -> float | None:
         value = record.get(name)
         if isinstance(value, (int, float, str)) and value != "":
             time = _number(value) * unit
+            if not math.isfinite(time):
+                raise ValueError(f"{name} {value!r:.40} is no time")
             return time * 1e-9 if time > _NANOSECONDS else time
     return None
 
