@@ -57,7 +57,8 @@ def write_example_upload(
 ) -> ExampleUpload:
     """Write an upload of some of a simulated event's phones. portrait: a picture with a face, sent among the photos.
 
-    The first `clips` of the `phones` also send a clip. The same seed gives the same files.
+    The first `clips` of the `phones` also send a clip. The same seed gives the same pictures and
+    sounds.
     """
     root = Path(root)
     rng = np.random.default_rng(seed)
