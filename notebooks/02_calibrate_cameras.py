@@ -9,22 +9,24 @@
 #
 # **Time.** 3 minutes on two CPU cores, most of it structure from motion; a GPU changes nothing here.
 #
-# **Needs.** The screened photos of [notebook 1](01_crowd_ingest.ipynb); made if missing. Structure from motion is
-# pycolmap's, the extra `colmap`.
+# **Needs.** The screened photos of [notebook 1](01_crowd_ingest.ipynb), or of your own `folder`; made if missing.
+# Structure from motion is pycolmap's, the extra `colmap`.
 
 # %%
 import math
 
 import crowdnerf_lab as cn
 from crowdnerf_lab.cameras import rotation_angle
+from crowdnerf_lab.captures.exporting import write_colmap, write_transforms
 from crowdnerf_lab.captures.georegistration import similarity_between
-from crowdnerf_lab.captures.posed_formats import read_transforms, write_transforms
+from crowdnerf_lab.captures.spoiling import moved_elsewhere
 
 # %% tags=["parameters"]
 preset = "standard"
+folder = ""
 
 # %%
-bench = cn.open_workbench(preset)
+bench = cn.open_workbench(preset, folder=folder)
 captures = bench.captures_to_calibrate()
 
 # %% [markdown]
@@ -35,37 +37,61 @@ captures = bench.captures_to_calibrate()
 # out for the first photo:
 
 # %%
-focal, distance, shift, turn = captures.photos[0].focal_px, 15.0, 3.0, math.radians(6)
-print(f"{focal * turn:.0f} px from the compass, {focal * shift / distance:.0f} px from GPS, in a photo 320 px wide")
+focal, distance, shift, turn = captures.photos[0].focal_px or 300.0, 15.0, 3.0, math.radians(6)
+print(
+    f"{focal * turn:.0f} px from the compass, {focal * shift / distance:.0f} px from GPS, focal length {focal:.0f} px"
+)
 
 # %% [markdown]
 # On the screen above the stage, letters are a few pixels high. On such poses no field can be sharp, however long it
 # trains.
 #
-# ## Three sources of poses
+# ## Poses from the pictures
 #
-# The phones' own **metadata** (row S62). **Structure from motion**, which finds the same points in many photos, and
-# moves cameras and points until these project to where they were seen, $\min \sum_{ij} \rho\big(\lVert \pi(R_i, t_i,
-# X_j) - u_{ij} \rVert\big)$ (Schönberger and Frahm 2016). And, because this concert is rendered, the **truth**.
-# Structure from motion knows neither scale nor north; its world is turned and scaled to what the phones report, or,
-# for a study, to the truth.
+# *Structure from motion* finds the same points in many photos, and moves cameras and points until these project to
+# where they were seen, $\min \sum_{ij} \rho\big(\lVert \pi(R_i, t_i, X_j) - u_{ij} \rVert\big)$ (Schönberger and Frahm
+# 2016; the global form of Pan et al. 2024). To find them, photos are compared in pairs, and every two photos would be
+# $N(N-1)/2$ pairs. What phones report, and how alike two pictures are as a whole, say which pairs can show the same
+# thing. The last photos of the event are kept back for later.
 
 # %%
-metadata, by_metadata = cn.calibrate(captures, poses="metadata")
-motion, by_motion = cn.calibrate(captures, poses="colmap", align="truth", workspace=bench.root / "colmap")
-truth, by_truth = cn.calibrate(captures, poses="truth")
-print(by_motion.summary())
+late = max(1, len(captures.photos) // 8)
+early = captures.keeping([photo.file for photo in captures.photos[:-late]])
+motion, by_motion = cn.calibrate(early, poses="colmap", align=bench.align, workspace=bench.root / "colmap")
+every = len(early.photos) * (len(early.photos) - 1) // 2
+print(f"{by_motion.summary()}; {by_motion.pairs} pairs compared of {every}")
 
 # %% [markdown]
-# ## Where each of them puts the crowd
+# A photo that gets no pose is not lost by accident: its row of the report says why.
 
 # %%
+for row in by_motion.rows:
+    if not row.registered:
+        print(f"{row.photo}: {row.problem}")
+
+# %% [markdown]
+# ## Latecomers
+#
+# An event goes on, and photos keep coming. They are compared with what is known already and posed into it; the poses
+# that others rely on stay where they were (row S64).
+
+# %%
+before, spent = len(by_motion.registered), by_motion.seconds
+motion, by_motion = cn.add_captures(motion, captures, report=by_motion, workspace=bench.root / "colmap")
+more = len(by_motion.registered) - before
+print(f"{more} of {late} more photos posed in {by_motion.seconds:.0f} s, after {spent:.0f} s for the first {before}")
+
+# %% [markdown]
+# ## The other sources
+#
+# The phones' own **metadata** (row S62), and, because this concert is rendered, the **truth**. Structure from motion
+# knows neither scale nor north; for this comparison its world was turned and scaled to the truth, which a real event
+# has not.
+
+# %%
+posed = {"structure from motion": (motion, by_motion), **bench.recorded_poses()}
 cn.figures.capture_map(
-    {
-        "the truth": truth.cameras[truth.train],
-        "structure from motion": motion.cameras[motion.train],
-        "metadata": metadata.cameras[metadata.train],
-    },
+    {name: scene.cameras[scene.train] for name, (scene, _) in posed.items()},
     points=by_motion.points,
     point_colours=by_motion.colours.float() / 255,
 )
@@ -74,34 +100,55 @@ cn.figures.capture_map(
 # The coloured points are what structure from motion found on the way: corners that several photos share, mostly on
 # the stage. Where two frusta coincide, the pose was recovered; a frustum that floats alone is a phone whose GPS was
 # off.
-#
-# ## How far off
 
 # %%
 cn.figures.table(
     {
         "poses": name,
         "photos posed": len(report.registered),
-        "metres, median": report.median_position_error,
+        "metres from the truth, median": report.median_position_error,
         "degrees, median": math.degrees(report.median_rotation_error),
         "seconds": report.seconds,
     }
-    for name, report in {"metadata": by_metadata, "structure from motion": by_motion, "truth": by_truth}.items()
+    for name, (_, report) in posed.items()
 )
 
 # %% [markdown]
-# Photos that were not posed are not lost by accident: they share too little with the others, and say so in the
-# report. Leaving them out is part of preparing the training data (S64).
+# ## North, up and metres without the truth
 #
+# At a real event the frame is fitted to what all phones report together: each is metres off, but not all in the same
+# direction. Attitudes settle what is up, positions how large everything is; a phone that errs as a whole counts once,
+# however many photos it sent. The expensive stages are kept, so this is quick.
+
+# %%
+_, honest = cn.calibrate(early, poses="colmap", align="metadata", workspace=bench.root / "colmap")
+print(honest.summary())
+print(f"expected error of the scale {honest.scale_error:.1%}, of the heading {math.degrees(honest.turn_error):.1f}°")
+
+# %% [markdown]
+# ## A phone that lies about where it is
+#
+# Somebody at home could send a photo taken off a screen with a false position. The picture fits the scene, so
+# screening by eye finds nothing; but its pose in the reconstruction and its report contradict each other. Here one
+# phone's reports are moved by 40 m (row S63):
+
+# %%
+liar, lying = moved_elsewhere(captures, metres=40.0)
+_, suspicion = cn.screen_poses(lying, motion)
+accused = {row.ue for row in suspicion.rejected}
+print(f"{liar} lies; accused: {', '.join(sorted(accused)) or 'nobody'}")
+for row in suspicion.rejected[:2]:
+    print(row.photo, row.reason)
+
+# %% [markdown]
 # ## What it means for a field
 #
-# The same training, the same seconds, three sources of poses; judged on the same held-out views.
+# The same training, the same seconds, each source of poses; judged on the same held-out views.
 
 # %%
 views = bench.views()
 fields = {
-    name: cn.fit(bench.sized(scene), seconds=bench.preset.ablation_seconds).model
-    for name, scene in {"metadata": metadata, "structure from motion": motion, "truth": truth}.items()
+    name: cn.fit(bench.sized(scene), seconds=bench.preset.ablation_seconds).model for name, (scene, _) in posed.items()
 }
 renders = {name: bench.renders(field) for name, field in fields.items()}
 cn.figures.image_strip(
@@ -119,48 +166,65 @@ cn.figures.table(
     for name, score in scores.items()
 )
 
-# %%
-gap = scores["truth"].psnr - scores["metadata"].psnr
-regained = scores["structure from motion"].psnr - scores["metadata"].psnr
-print(f"The phones' own poses cost {gap:.1f} dB; structure from motion changes that by {regained:+.1f} dB.")
-
 # %% [markdown]
 # Read it with care: a field learns in the frame of its own poses, but is judged in the true one, so what structure
 # from motion loses against the truth is partly detail and partly a remaining offset of the whole frame.
+#
+# ## What nobody has seen
+#
+# With poses and a first field it is known which photos show which part of the scene, and where one more photo would
+# help most. The network can ask for it (rows S11, S64).
+
+# %%
+field = fields["structure from motion"]
+covered = cn.coverage(field, motion, cells=bench.preset.coverage_cells)
+asked = cn.requests(field, motion, covered, count=3)
+cn.figures.coverage_map(covered, cameras=motion.cameras[motion.train], asked=asked, points=by_motion.points)
+
+# %% [markdown]
+# Every dot is a piece of the scene, brighter the more photos show it; the numbered frusta are the photos to ask for,
+# the most useful first.
+
+# %%
+for rank, request in enumerate(asked, start=1):
+    print(f"{rank}. {request.why}")
 
 # %% tags=["check"]
 assert len(by_motion.registered) >= 0.5 * len(captures.photos), by_motion.summary()
-assert by_motion.median_position_error < by_metadata.median_position_error, "the photos know less than GPS"
-assert by_motion.median_rotation_error < by_metadata.median_rotation_error, "the photos know less than the compass"
 write_transforms(motion, bench.root / "calibrated")
-print(
-    f"{by_motion.summary()}; metadata {by_metadata.median_position_error:.2f} m; a field loses {gap:.1f} dB on metadata"
-)
+write_colmap(motion, bench.root / "calibrated_colmap", points=by_motion.points, colours=by_motion.colours)
+if bench.folder is None:
+    by_metadata = posed["metadata"][1]
+    assert by_motion.median_position_error < by_metadata.median_position_error, "the photos know less than GPS"
+    assert by_motion.median_rotation_error < by_metadata.median_rotation_error, "the photos know less than the compass"
+    assert accused == {liar}, "the liar was not found, or somebody honest was accused"
+print(f"{by_motion.summary()}; {len(suspicion.rejected)} photos of the liar found; {len(asked)} photos asked for")
 
 # %% [markdown]
-# The calibrated scene is kept in `calibrated/` of this preset's folder, as a `transforms.json` that nerfstudio,
-# instant-ngp and this lab read. The notebooks that follow train on the *true* poses, so that what they measure is the
-# field and not the calibration; exercise 3 trains on yours.
+# The calibrated scene is kept in this preset's folder, as `calibrated/transforms.json` for nerfstudio, instant-ngp and
+# this lab, and as a COLMAP model in `calibrated_colmap/`. The notebooks that follow train on the *true* poses, so that
+# what they measure is the field and not the calibration; exercise 3 trains on yours.
 #
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
 #
-# **Exercise 1.** Nobody knows the truth at a real event. How far off is the frame when it is fitted to the phones'
-# metadata instead? The expensive stages are kept, so this is quick.
+# **Exercise 1.** Is the expected error of the honest frame honest? Compare how far its cameras lie from those fitted
+# to the truth with what it expects of its scale.
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-_, honest = cn.calibrate(captures, poses="colmap", align="metadata", workspace=bench.root / "colmap")
-print(f"{honest.median_position_error:.2f} m and {math.degrees(honest.median_rotation_error):.2f} degrees")
-assert honest.median_position_error < by_metadata.median_position_error
-assert honest.registered == by_motion.registered
+print(
+    f"{honest.median_position_error:.2f} m and {math.degrees(honest.median_rotation_error):.2f} degrees off the truth"
+)
+assert 0 < honest.scale_error < 0.5
+assert honest.registered == tuple(row.photo for row in honest.rows if row.registered)
 
 # %% [markdown]
-# **Exercise 2.** A similarity turns, scales and shifts. Take the true poses, turn them by 90° about the up axis and
-# shrink them to half; does `similarity_between` find the way back?
+# **Exercise 2.** A similarity turns, scales and shifts. Take the calibrated poses, turn them by 90° about the up axis
+# and shrink them to half; does `similarity_between` find the way back?
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-poses = truth.cameras.camera_to_world
+poses = motion.cameras.camera_to_world
 turn = poses.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 moved = turn @ poses
 moved[..., 3] *= 0.5
@@ -172,8 +236,7 @@ assert rotation_angle(back.rotation.float(), turn.T) < 1e-3
 # **Exercise 3.** Read the kept scene back and train on it for a moment. Is it what was written?
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-kept, missing = read_transforms(bench.root / "calibrated")
-assert not missing.absent
+kept = cn.read_scene(bench.root / "calibrated")
 assert len(kept.train) == len(motion.train)
 again = cn.fit(bench.sized(kept).with_split(kept.train.tolist(), []), steps=20).model
 assert cn.psnr(bench.picture(again), views.truths[0]) > 5
