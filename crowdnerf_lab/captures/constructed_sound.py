@@ -38,12 +38,14 @@ class Hearing:
 
 @dataclass(frozen=True)
 class Listener:
-    """A UE at the event. clock_error_s: its device's clock is this far ahead; suffix: of its clip's file, which says
-    the container; deaf: whether its clip has no sound; elsewhere: whether it heard another event.
+    """A UE at the event. clock_error_s: its device's clock is this far ahead; position_error_m: its GPS puts it this
+    much further away; suffix: of its clip's file, which says the container; deaf: whether its clip has no sound;
+    elsewhere: whether it heard another event.
     """
 
     hearing: Hearing
     clock_error_s: float = 0.0
+    position_error_m: float = 0.0
     suffix: str = ".mp4"
     deaf: bool = False
     elsewhere: bool = False
@@ -74,7 +76,7 @@ def write_crowd(
         clip = Clip(
             file=file,
             time_s=hearing.starts_s + listener.clock_error_s,
-            gps=GpsFix(position=(0.0, -hearing.distance_m, 0.0), accuracy_m=1.0),
+            gps=GpsFix(position=(0.0, -hearing.distance_m - listener.position_error_m, 0.0), accuracy_m=5.0),
             duration_s=seconds,
             audio=not listener.deaf,
         )
