@@ -1,4 +1,11 @@
-"""Captures of any kind, recognised by what lies in their folder."""
+"""Captures of any kind, recognised by what lies in their folder.
+
+Known are the lab's own folders; transforms.json of nerfstudio, instant-ngp and Blender; COLMAP models; LLFF;
+Phototourism tables; Polycam, Record3D, 3D Scanner App, Stray Scanner, ARKitScenes and other logs of ARKit and ARCore;
+and folders of photos and videos as they come off phones. Each has a module in `formats` that says how its poses are
+understood.
+Cameras that another tool found become `Photo.camera`, what a phone's GPS and compass said `Photo.gps`.
+"""
 
 import logging
 from dataclasses import replace
@@ -7,7 +14,7 @@ from types import ModuleType
 
 from crowdnerf_lab.captures.archives import ArchiveError, is_archive, unpack
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, Consent, read_bundle
-from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.documents import CaptureError, read_document
 from crowdnerf_lab.captures.formats import (
     arkitscenes,
     colmap,
@@ -40,6 +47,7 @@ _POSED_FORMATS: tuple[ModuleType, ...] = (
 """Asked in this order: a folder often holds several, and the earlier say more about lenses and names."""
 _FOLDERS_LOOKED_INTO = 50
 """A folder with more subfolders is a crowd's: one subfolder a UE."""
+_NAMES_SHOWN = 5
 
 
 def read_captures(path: Path | str, *, consent: Consent | None = None, licence: str = "unknown") -> CaptureSet:
@@ -49,7 +57,7 @@ def read_captures(path: Path | str, *, consent: Consent | None = None, licence: 
     published. Pictures are not decoded and stay where they are. Raises CaptureError for a broken file, and for a path
     with nothing usable, naming what was looked for.
     """
-    path = Path(path)
+    path = Path(path) if Path(path).name else Path(path).resolve()
     if not path.exists():
         raise CaptureError(f"{path} does not exist; give a folder of captures or of photos with a transforms.json")
     try:
@@ -72,10 +80,21 @@ def summary(captures: CaptureSet) -> str:
 
 def _read(path: Path, *, consent: Consent | None, licence: str) -> CaptureSet:
     place = _unpacked(path)
-    bundle = next((folder for folder in (place, _unwrapped(place)) if (folder / MANIFEST).is_file()), None)
+    bundle = next((folder for folder in (place, _unwrapped(place)) if _is_bundle(folder)), None)
     if path.name == MANIFEST or bundle:
         return read_bundle(bundle or path)
     return _licensed(_read_foreign(place), consent=consent, licence=licence)
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder's manifest.json is the lab's, or broken: other programs have files of that name, too."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        _, manifest = read_document(folder / MANIFEST)
+    except CaptureError:
+        return True
+    return "format" in manifest or "captures" in manifest
 
 
 def _read_foreign(path: Path) -> CaptureSet:
@@ -87,7 +106,16 @@ def _read_foreign(path: Path) -> CaptureSet:
     if phone_folder.recognises(path):
         return phone_folder.read(path)
     looked_for = ", ".join(form.LOOKED_FOR for form in (*_POSED_FORMATS, phone_folder))
-    raise CaptureError(f"{path} holds neither {looked_for}; give the file or the folder that holds it")
+    raise CaptureError(f"{path} holds neither {looked_for}; {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    """What to give instead of a path with nothing usable."""
+    within = visible(path) if path.is_dir() else []
+    if archives := [entry.name for entry in within if is_archive(entry)]:
+        return f"give the archive itself: {archives[0]}"
+    names = ", ".join(entry.name for entry in within[:_NAMES_SHOWN])
+    return f"give the file or the folder that holds it (here are {names})" if names else "it is empty, or hidden"
 
 
 def _posed_format(place: Path) -> ModuleType | None:

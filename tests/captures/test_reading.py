@@ -254,6 +254,49 @@ def test_nothing_usable_lists_what_was_looked_for(tmp_path):
         read_captures(tmp_path / "notes.txt")
 
 
+def test_the_refusal_names_what_is_there(tmp_path):
+    picture(tmp_path / "old.gif")
+    with pytest.raises(CaptureError, match=r"here are old\.gif"):
+        read_captures(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CaptureError, match="it is empty"):
+        read_captures(tmp_path / "empty")
+    with zipfile.ZipFile(tmp_path / "upload.zip", "w") as archive:
+        archive.writestr("a.txt", "x")
+    with pytest.raises(CaptureError, match=r"give the archive itself: upload\.zip"):
+        read_captures(tmp_path)
+
+
+def test_a_manifest_of_another_program_is_no_obstacle_but_a_broken_one_is(tmp_path):
+    pictures(tmp_path, CAMERAS)
+    (tmp_path / "manifest.json").write_text('{"name": "web app"}')
+    assert len(read_captures(tmp_path).photos) == 5
+    (tmp_path / "manifest.json").write_text('{"format": "crowdnerf_lab.captures", ')
+    with pytest.raises(CaptureError, match=r"manifest\.json is not JSON"):
+        read_captures(tmp_path)
+
+
+def test_here(tmp_path, monkeypatch):
+    pictures(tmp_path / "scene" / "images", CAMERAS)
+    write_binary(tmp_path / "scene" / "sparse" / "0", CAMERAS)
+    for place in ("scene", "scene/sparse/0"):
+        monkeypatch.chdir(tmp_path / place)
+        captures = read_captures(".")
+        assert captures.name == "scene"
+        assert disagreement(captures, CAMERAS) < 0.01
+
+
+def test_half_a_model_is_no_folder_of_photos(tmp_path):
+    pictures(tmp_path / "images", CAMERAS)
+    write_binary(tmp_path / "sparse" / "0", CAMERAS)
+    (tmp_path / "sparse" / "0" / "cameras.bin").unlink()
+    with pytest.raises(CaptureError, match=r"holds no cameras\.txt"):
+        read_captures(tmp_path)
+    (tmp_path / "sparse" / "0" / "images.bin").unlink()
+    (tmp_path / "images.txt").write_text("my list of images")
+    assert len(read_captures(tmp_path).photos) == 5
+
+
 def test_photos_without_a_camera_or_consent_are_no_scene(tmp_path):
     pictures(tmp_path, CAMERAS)
     captures: CaptureSet = read_captures(tmp_path)

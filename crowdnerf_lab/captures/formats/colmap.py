@@ -8,7 +8,7 @@ from crowdnerf_lab.captures.axes import inverse, pose_of_quaternion
 from crowdnerf_lab.captures.bundle import CaptureSet, LeftOut, Photo
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
-from crowdnerf_lab.captures.formats.colmap_model import Model, ModelImage, has_model, lens_of, read_model
+from crowdnerf_lab.captures.formats.colmap_model import Model, ModelImage, has_model, has_part, lens_of, read_model
 from crowdnerf_lab.captures.formats.pictures import Pictures, visible
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,10 @@ def _models(path: Path) -> list[Path]:
         return [path.parent] if named and has_model(path.parent) else []
     places = [path / place for place in _PLACES if (path / place).is_dir()]
     numbered = [child for place in places for child in visible(place) if child.name.isdecimal() and child.is_dir()]
-    return [place for place in dict.fromkeys((*places, *numbered)) if has_model(place)]
+    found = list(dict.fromkeys((*places, *numbered)))
+    # A lone images.txt means half a model in sparse/ only; elsewhere it may be anybody's list.
+    halves = [place for place in found if place != path and has_part(place)]
+    return [place for place in found if has_model(place)] or halves
 
 
 def largest_model(path: Path) -> tuple[Model | None, list[Path]]:

@@ -76,11 +76,18 @@ def has_model(folder: Path) -> bool:
     return any(all((folder / f"{part}{end}").is_file() for part in ("cameras", "images")) for end in (".bin", ".txt"))
 
 
+def has_part(folder: Path) -> bool:
+    """Whether a folder holds some file of a model, if only one."""
+    return any((folder / f"{part}{end}").is_file() for part in ("cameras", "images") for end in (".bin", ".txt"))
+
+
 def read_model(folder: Path) -> Model:
     """The model in a folder; the binary one where there are both. Raises CaptureError for a file that is cut short."""
     if all((folder / name).is_file() for name in ("cameras.bin", "images.bin")):
         cameras = dict(_binary(folder / "cameras.bin", _cameras_in))
         return Model(folder / "images.bin", cameras, tuple(_binary(folder / "images.bin", _images_in)))
+    if missing := [name for name in ("cameras.txt", "images.txt") if not (folder / name).is_file()]:
+        raise CaptureError(f"{folder} holds no {missing[0]} that belongs to its other files; export the model again")
     cameras, cut_cameras = _text_cameras(folder / "cameras.txt")
     images, cut_images = _text_images(folder / "images.txt", cameras)
     return Model(folder / "images.txt", cameras, images, (*cut_cameras, *cut_images))
