@@ -79,6 +79,7 @@ def contents(root):
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+@pytest.mark.row("S63")
 def test_good_files_are_kept_and_each_bad_one_is_a_row(sandbox, tmp_path):
     upload = folder_of(tmp_path / "upload")
     whole = (upload / "ue00/0.jpg").read_bytes()
@@ -105,6 +106,7 @@ def test_good_files_are_kept_and_each_bad_one_is_a_row(sandbox, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"upload", "event"}
 
 
+@pytest.mark.row("S62")
 def test_only_pixels_are_written_and_what_calibration_needs_is_in_the_manifest(sandbox, tmp_path):
     source = save(tmp_path / "upload/ue00/me at home.jpg", 3)
     captures, _ = ingest(
@@ -142,6 +144,7 @@ def test_the_same_again_changes_nothing(sandbox, tmp_path):
     assert [row.outcome for row in report.rows] == ["known"] * 7
 
 
+@pytest.mark.row("S22")
 def test_uploads_that_come_one_by_one_make_one_event(sandbox, tmp_path):
     event = tmp_path / "event"
     save(tmp_path / "a/ue00/1.jpg", 10, latitude=55.7)
@@ -153,6 +156,7 @@ def test_uploads_that_come_one_by_one_make_one_event(sandbox, tmp_path):
     assert second.time_s - first.time_s == pytest.approx(10)
 
 
+@pytest.mark.row("S20")
 def test_a_face_is_gone_before_anything_is_written(sandbox, tmp_path):
     data = pytest.importorskip("skimage.data")
     face = Image.fromarray(data.astronaut()[0:300, 100:400])
@@ -179,6 +183,7 @@ def test_an_archive_is_taken_in_and_nothing_of_it_is_left_unprotected(sandbox, t
     assert {path.name for path in tmp_path.iterdir()} == {"upload", "upload.zip", "event"}
 
 
+@pytest.mark.row("S22")
 def test_a_clip_gives_frames_and_stays_out_itself(sandbox, tmp_path):
     (tmp_path / "upload/ue00").mkdir(parents=True)
     wide = picture(5, size=(320, 96))
