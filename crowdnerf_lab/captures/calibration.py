@@ -23,7 +23,14 @@ from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.motion import Motion, MotionError
 from crowdnerf_lab.captures.placement import FEWEST_POINTS, Placed, Unplaced, placed_in_world
 from crowdnerf_lab.captures.structure_from_motion import MotionSettings, structure_from_motion
-from crowdnerf_lab.captures.taken_photos import TakenPhoto, picture, shot_of, taken_photos, whereabouts_of
+from crowdnerf_lab.captures.taken_photos import (
+    TakenPhoto,
+    believed_pose,
+    picture,
+    shot_of,
+    taken_photos,
+    whereabouts_of,
+)
 from crowdnerf_lab.captures.world_fit import residuals_against
 from crowdnerf_lab.scene import PosedScene, SceneError, bounds_of
 
@@ -167,14 +174,14 @@ def _given(captures: CaptureSet, taken: Sequence[TakenPhoto]) -> tuple[PosedScen
 
 def _recorded(shot: TakenPhoto, poses: Poses) -> Found:
     """The camera that a photo's record tells of, or what is missing."""
-    record = shot.photo.reported if poses == "metadata" else shot.photo.truth
+    pose = believed_pose(shot.photo) if poses == "metadata" else shot.photo.truth and shot.photo.truth.camera_to_world
     if shot.problem:
         return Found(None, shot.problem)
-    if record is None:
+    if pose is None:
         return Found(None, f"{shot.photo.file} has no {'reported pose' if poses == 'metadata' else 'truth'}")
     if shot.photo.focal_px is None:
         return Found(None, f"{shot.photo.file} has no focal_px; add it, or take poses from colmap")
-    return Found(_camera(shot.photo, record.camera_to_world, focal_px=shot.photo.focal_px))
+    return Found(_camera(shot.photo, pose, focal_px=shot.photo.focal_px))
 
 
 def _camera(record: Photo | ReferenceView, pose: Pose, *, focal_px: float) -> Cameras:

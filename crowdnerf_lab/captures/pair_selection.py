@@ -123,7 +123,7 @@ def expected_overlap(sightings: Sequence[Sighting]) -> Float[np.ndarray, "n n"]:
         ways = _overlap_one_way(positions, forwards, half_views)
     overlap = np.nan_to_num((ways + ways.T) / 2)
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    undirected = np.isnan(forwards).any(axis=1)
+    undirected = np.isnan(forwards[:, 0])
     blind = (undirected[:, None] | undirected[None]) & ~np.isnan(distances)
     overlap = np.where(blind, np.exp(-np.nan_to_num(distances) / GPS_REACH_M), overlap)
     overlap[np.arange(count), np.arange(count)] = 0

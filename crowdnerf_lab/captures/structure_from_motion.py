@@ -216,7 +216,7 @@ def _pycolmap() -> Any:
         raise MotionError(f"structure from motion needs pycolmap; install it with: {INSTALL}") from None
     if not hasattr(colmap, "global_mapping"):
         raise MotionError(f"pycolmap {colmap.__version__} has no global mapper; update it with: {INSTALL} --upgrade")
-    colmap.logging.minloglevel = colmap.logging.ERROR.value
+    colmap.logging.minloglevel = colmap.logging.FATAL.value
     return colmap
 
 

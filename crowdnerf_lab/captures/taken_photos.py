@@ -8,7 +8,7 @@ from typing import Literal
 from jaxtyping import UInt8
 from torch import Tensor
 
-from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Metres3, Photo, ReferenceView
+from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Metres3, Photo, Pose, ReferenceView
 from crowdnerf_lab.captures.motion import Shot
 from crowdnerf_lab.captures.pair_selection import Sighting
 from crowdnerf_lab.captures.photos import PhotoError, read_photo
@@ -93,6 +93,16 @@ def whereabouts_of(taken: TakenPhoto) -> Whereabouts:
     )
 
 
+def believed_pose(photo: Photo) -> Pose | None:
+    """Where the phone says the camera was, upright and level where it knows no more than place and heading."""
+    if photo.reported is not None:
+        return photo.reported.camera_to_world
+    if photo.gps is None or photo.gps.heading is None:
+        return None
+    (east, north, up), sine, cosine = photo.gps.position, math.sin(photo.gps.heading), math.cos(photo.gps.heading)
+    return (cosine, 0.0, sine, east), (-sine, 0.0, cosine, north), (0.0, -1.0, 0.0, up)
+
+
 def _position(photo: Photo) -> Metres3 | None:
     if photo.reported is not None:
         east, north, up = (row[3] for row in photo.reported.camera_to_world)
@@ -101,10 +111,6 @@ def _position(photo: Photo) -> Metres3 | None:
 
 
 def _forward(photo: Photo) -> Metres3 | None:
-    """Where the phone says it looked; level where it knows no more than a heading."""
-    if photo.reported is not None:
-        east, north, up = (row[2] for row in photo.reported.camera_to_world)
-        return east, north, up
-    if photo.gps is None or photo.gps.heading is None:
-        return None
-    return math.sin(photo.gps.heading), math.cos(photo.gps.heading), 0.0
+    """Where the phone says it looked."""
+    pose = believed_pose(photo)
+    return pose and (pose[0][2], pose[1][2], pose[2][2])

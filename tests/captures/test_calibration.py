@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from crowdnerf_lab.captures import structure_from_motion as sfm
-from crowdnerf_lab.captures.bundle import CaptureSet, Consent, Photo, concert
+from crowdnerf_lab.captures.bundle import CaptureSet, Consent, GivenCamera, GpsFix, Photo, concert
 from crowdnerf_lab.captures.calibration import REFERENCE, CalibrationError, calibrate
 from crowdnerf_lab.captures.screening import screen
 from crowdnerf_lab.scene import check_trainable
@@ -129,6 +129,48 @@ def test_photos_without_truth_say_so():
     _, report = calibrate(captures)
     assert math.isnan(report.median_position_error)
     assert "median error" not in report.summary()
+
+
+def test_a_heading_and_a_place_make_a_level_camera():
+    captures = some(concert(), 2)
+    exact = {photo.file: photo.reported.camera_to_world for photo in captures.photos}
+
+    def without_attitude(photo: Photo) -> Photo:
+        rows = photo.reported.camera_to_world
+        heading = math.atan2(rows[0][2], rows[1][2]) % (2 * math.pi)
+        gps = GpsFix(position=tuple(row[3] for row in rows), heading=heading)
+        return photo.model_copy(update={"reported": None, "gps": gps})
+
+    scene, report = calibrate(edited(captures, without_attitude))
+    for row, name in enumerate(report.registered):
+        pose, full = scene.cameras.camera_to_world[row], torch.tensor(exact[name])
+        assert torch.allclose(pose[:, 3], full[:, 3])
+        assert float(torch.dot(pose[:2, 2], full[:2, 2]) / full[:2, 2].norm()) == pytest.approx(1, abs=1e-5)
+        assert pose[2].tolist()[:3] == [0, -1, 0]
+        assert float(torch.linalg.det(pose[:, :3])) == pytest.approx(1)
+    assert all(row.gps_residual_m < 1e-4 and abs(row.heading_residual) < 1e-5 for row in report.rows)
+
+
+def test_cameras_of_another_tool_are_taken_as_they_are():
+    captures = some(concert(), 2)
+    lens = (0.05, -0.01, 0.001, 0.002)
+
+    def calibrated(photo: Photo) -> Photo:
+        camera = GivenCamera(
+            camera_to_world=photo.truth.camera_to_world,
+            focal_px=(photo.focal_px, photo.focal_px + 1),
+            centre_px=(150.0, 118.0),
+            distortion=lens,
+        )
+        return photo.model_copy(update={"camera": camera if photo.file != captures.photos[1].file else None})
+
+    scene, report = calibrate(edited(captures, calibrated), poses="given")
+    assert len(report.registered) == len(captures.photos) - 1
+    assert report.median_position_error == 0
+    assert report.rows[1].problem == f"{captures.photos[1].file} has no camera of another tool"
+    assert scene.cameras.distortion[0].tolist() == pytest.approx(lens)
+    with pytest.raises(CalibrationError, match="none of the 6 photos has a camera"):
+        calibrate(captures, poses="given")
 
 
 @pytest.fixture(scope="module")
