@@ -43,11 +43,14 @@ YES = Consent(train=True, publish=False)
 
 @dataclass(frozen=True)
 class Attack:
-    """One upload. check: what should find it; fields: what its record says otherwise than that of an honest photo."""
+    """One upload. check: what should find it; fields: what its record says otherwise than that of an honest photo;
+    others: honest pictures that its UE sends with it.
+    """
 
     check: Check
     picture: attacks.Picture
     fields: dict[str, Any] = field(default_factory=dict)
+    others: tuple[attacks.Picture, ...] = ()
 
 
 def measure(*, quick: bool) -> dict[str, float | int | str]:
@@ -83,8 +86,9 @@ def _attacks(captures: CaptureSet, *, quick: bool) -> Iterator[Attack]:
             yield Attack("duplicate", attacks.as_jpeg(copy, quality=70))
         yield Attack("small", attacks.resized(photo, longer_side=120))
         yield Attack("display", attacks.as_jpeg(attacks.shown_on_display(photo, pitch=3.3), quality=90))
-    for photo in moments[:: 32 if quick else 8]:
-        yield Attack("noise", attacks.noisy(photo, deviation=60))
+    for start in range(0, len(moments), 32 if quick else 8):
+        photo, *others = moments[start : start + 3]
+        yield Attack("noise", attacks.noisy(photo, deviation=40), others=tuple(others))
         for off in (3600.0, -86400.0, 365.25 * 86400):
             yield Attack("time", photo, {"time_s": 1000.0 + off})
         for metres in (300.0, 20_000.0):
@@ -112,15 +116,16 @@ def _attacked(captures: CaptureSet, sent: Sequence[Attack]) -> dict[str, str | i
     found: dict[str, list[str | None]] = {}
     for start in range(0, len(sent), AT_A_TIME):
         batch = sent[start : start + AT_A_TIME]
-        uploads = [_upload(captures, attack, f"attack{place}") for place, attack in enumerate(batch)]
+        uploads = [_upload(timed, attack, f"attack{place}") for place, attack in enumerate(batch)]
         measures = honest | {
-            upload.photos[0].file: measures_of(torch.tensor(attack.picture))
+            photo.file: measures_of(torch.tensor(picture))
             for upload, attack in zip(uploads, batch, strict=True)
+            for photo, picture in zip(upload.photos, (attack.picture, *attack.others), strict=True)
         }
         report = judge(replace(timed, captures=(*timed.captures, *uploads)), measures)
-        reason = {row.ue: row.check for row in report.rejected}
-        for place, attack in enumerate(batch):
-            found.setdefault(attack.check, []).append(reason.get(f"attack{place}"))
+        reason = {row.photo: row.check for row in report.rejected}
+        for upload, attack in zip(uploads, batch, strict=True):
+            found.setdefault(attack.check, []).append(reason.get(upload.photos[0].file))
     rows = {
         f"attack_{check}": f"{len(reasons) - reasons.count(None)} found, {reasons.count(check)} named, "
         f"of {len(reasons)}"
@@ -216,11 +221,14 @@ def _timed(place: int, capture: Capture) -> Capture:
     return capture.model_copy(update={"photos": tuple(photos)})
 
 
-def _upload(captures: CaptureSet, attack: Attack, ue: str) -> Capture:
-    height, width = attack.picture.shape[:2]
-    fields = {"file": f"{ue}.jpg", "width": width, "height": height, "time_s": 1000.0, "truth": None}
-    photo = captures.photos[30].model_copy(update=fields | attack.fields)
-    return Capture(ue=ue, device="unknown", consent=YES, licence="none", photos=(photo,))
+def _upload(timed: CaptureSet, attack: Attack, ue: str) -> Capture:
+    """An attack with the pose of the concert's first photo, which is a good one."""
+    photos = []
+    for index, picture in enumerate((attack.picture, *attack.others)):
+        height, width = picture.shape[:2]
+        fields = {"file": f"{ue}_{index}.jpg", "width": width, "height": height, "time_s": 1000.0, "truth": None}
+        photos.append(timed.photos[0].model_copy(update=fields | ({} if index else attack.fields)))
+    return Capture(ue=ue, device="unknown", consent=YES, licence="none", photos=tuple(photos))
 
 
 def _event_of(names: Sequence[str], measures: Mapping[str, PhotoMeasures]) -> CaptureSet:
