@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from crowdnerf_lab.captures.videos import installed_av
+from crowdnerf_lab.captures.containers import installed_av
 
 _TICKS = 90_000
 """Clock of the pictures, per second."""
 _SOUND_BLOCK = 1024
 """Samples given to the encoder at a time."""
-_ENCODING = {"libx264": {"crf": "18", "preset": "veryfast"}, "libx265": {"x265-params": "log-level=none:pools=none:frame-threads=1", "crf": "18"}}
+_ENCODING = {
+    "libx264": {"crf": "18", "preset": "veryfast"},
+    "libx265": {"x265-params": "log-level=none:pools=none:frame-threads=1", "crf": "18"},
+}
 
 
 def write_clip(

@@ -9,7 +9,7 @@ import pytest
 
 av = pytest.importorskip("av")
 
-from crowdnerf_lab.captures import videos  # noqa: E402
+from crowdnerf_lab.captures import containers  # noqa: E402
 from crowdnerf_lab.captures.constructed_clips import write_clip  # noqa: E402
 from crowdnerf_lab.captures.videos import VideoError, frames, read_clip_metadata, read_sound  # noqa: E402
 
@@ -37,7 +37,14 @@ def close_to(image: np.ndarray, picture: np.ndarray, tolerance: float = 14) -> b
 
 @pytest.mark.row("S22")
 @pytest.mark.parametrize(
-    ("name", "codec"), [("a.mp4", "libx264"), ("a.mov", "libx265"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9")]
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        ("a.mov", "libx265"),
+        ("a.mkv", "libx264"),
+        ("a.webm", "libvpx-vp9"),
+        ("a.mts", "libx264"),
+    ],
 )
 def test_pictures_keep_their_uneven_times_and_colours(tmp_path: Path, name: str, codec: str) -> None:
     shades = [np.full((48, 64, 3), 40 + 40 * index, np.uint8) for index in range(len(UNEVEN))]
@@ -56,6 +63,17 @@ def test_pictures_are_turned_upright(tmp_path: Path, quarters: int) -> None:
     assert close_to(frame.image.numpy(), np.rot90(four_colours(), quarters))
     assert (metadata.height, metadata.width) == frame.image.shape[:2]
     assert metadata.rotation == 90 * quarters
+
+
+def test_pictures_without_time_stamps_are_evenly_spaced(tmp_path: Path) -> None:
+    """AVI has none."""
+    with av.open(str(tmp_path / "old.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(four_colours(), format="rgb24")))
+        container.mux(stream.encode())
+    assert [frame.time_s for frame in frames(tmp_path / "old.avi")] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_a_mirrored_selfie_is_shown_as_its_matrix_says(tmp_path: Path) -> None:
@@ -273,7 +291,7 @@ def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("VIDEO_FRAMES", 5, "more than 5 pictures"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(videos, name, value)
+            patch.setattr(containers, name, value)
             with pytest.raises(VideoError, match=message):
                 list(frames(path))
     assert len(list(frames(path))) == 21
@@ -299,6 +317,6 @@ def test_without_pyav_the_install_line_is_given(tmp_path: Path, monkeypatch: pyt
     def no_module(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(videos, "import_module", no_module)
+    monkeypatch.setattr(containers, "import_module", no_module)
     with pytest.raises(VideoError, match=r'pip install "crowdnerf-lab\[video\]"'):
         read_clip_metadata(tmp_path / "any.mp4")
