@@ -134,7 +134,7 @@ def _tiles(
 
 
 def _blocks(values: NDArray[Any]) -> NDArray[Any]:
-    """The whole blocks of a tile's differences, a row each; the last line and column belong to blocks one short."""
+    """The blocks of a tile, a row each. Differences are a line and a column short of whole: their last ones stand twice."""
     full = np.pad(values, ((0, 1), (0, 1)), mode="edge")
     rows, columns = full.shape[0] // BLOCK, full.shape[1] // BLOCK
     whole = full[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
@@ -143,11 +143,15 @@ def _blocks(values: NDArray[Any]) -> NDArray[Any]:
 
 def _bar(pixels: UInt8[np.ndarray, "h w 3"]) -> int:
     """Lines of one colour from the top on, if they end in a straight line; else none."""
-    lowest, highest = pixels.min(1).astype(np.int16), pixels.max(1).astype(np.int16)
-    uniform = (highest - lowest <= _UNIFORM).all(-1) & (np.abs(lowest - lowest[0]) <= _SAME).all(-1)
-    count = len(uniform) if uniform.all() else int(uniform.argmin())
+    colour = pixels[0].min(0).astype(np.int16)
+    count = 0
+    for line in pixels:
+        lowest, highest = line.min(0).astype(np.int16), line.max(0).astype(np.int16)
+        if (highest - lowest > _UNIFORM).any() or (np.abs(lowest - colour) > _SAME).any():
+            break
+        count += 1
     if count < _FEWEST_LINES or count + _END >= len(pixels):
         return 0
     beyond = pixels[count + _END].astype(np.int16)
-    step = np.abs(beyond - lowest[0]).max(-1) > _OTHER
+    step = np.abs(beyond - colour).max(-1) > _OTHER
     return count if step.mean() > 0.5 else 0
