@@ -3,16 +3,14 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, concatenated
 from crowdnerf_lab.captures.bundle import CaptureSet, GivenCamera, Photo
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.photos import PhotoError, read_photo
+from crowdnerf_lab.captures.photos import PhotoError, read_opacity, read_photo
 from crowdnerf_lab.captures.silhouettes import bounds_of_silhouettes
 from crowdnerf_lab.scene import Bounds, PosedScene, bounds_of, check_trainable
 
@@ -94,11 +92,8 @@ def _picture(path: Path, photo: Photo) -> UInt8[Tensor, "_ _ 3"]:
 
 def _silhouette(path: Path) -> Bool[Tensor, "h w"] | None:
     """Where a picture shows its object, or None for a picture without transparent pixels."""
-    with Image.open(path) as picture:
-        if not picture.has_transparency_data:
-            return None
-        alpha = torch.from_numpy(np.array(ImageOps.exif_transpose(picture).convert("RGBA").getchannel("A")))
-    return alpha > 0 if bool((alpha == 0).any()) else None
+    opacity = read_opacity(path)
+    return opacity > 0 if opacity is not None and bool((opacity == 0).any()) else None
 
 
 def _bounds(cameras: Cameras, silhouettes: list[Tensor | None], train: list[int]) -> Bounds:

@@ -1,25 +1,28 @@
 """One uploaded file becomes protected photos: what a worker of an ingest does, within its sandbox.
 
-Nothing of an upload reaches the disk again but pixels whose faces are gone: no metadata, no profile, no trailer. Files
-are named by what was uploaded, so that the same upload gives the same names.
+Nothing of an upload reaches the disk again but pixels whose faces are gone: no metadata, no profile, no trailer.
+Pictures of cut-out objects stay cut out, as PNG; all others are JPEG. Files are named by what was uploaded, so that the
+same upload gives the same names.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from crowdnerf_lab.captures.bundle import Capture, Photo
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.formats.pictures import is_video
 from crowdnerf_lab.captures.frame_selection import selected_frames
-from crowdnerf_lab.captures.photos import PhotoError, read_metadata, read_photo
+from crowdnerf_lab.captures.photos import PhotoError, read_metadata, read_opacity, read_photo
 from crowdnerf_lab.captures.privacy import protected, write_pixels
 from crowdnerf_lab.captures.unsafe_files import refuse_unsafe
 from crowdnerf_lab.captures.videos import VideoError, read_clip_metadata
-from crowdnerf_lab.files import inside
+from crowdnerf_lab.files import inside, write_atomically
 
 DIGEST_LETTERS = 24
 """Of a SHA-256 in hexadecimal, kept in file names: 96 bits tell a crowd's files apart."""
@@ -70,8 +73,9 @@ def take_photo(upload: Upload) -> tuple[Photo, ...]:
             f"{upload.source} is {width}x{height} but its camera is for {photo.width}x{photo.height}; "
             "give the photo that was calibrated"
         )
-    file = f"{upload.name}.jpg"
-    faces = _write_protected(image, file, upload)
+    opacity = read_opacity(upload.source)
+    file = f"{upload.name}.{'jpg' if opacity is None else 'png'}"
+    faces = _write_protected(image, file, upload, opacity=opacity)
     update = {"file": file, "width": width, "height": height, "truth": None, "faces": faces}
     return (photo.model_copy(update=update),)
 
@@ -100,8 +104,22 @@ def take_clip(upload: Upload) -> tuple[Photo, ...]:
     return tuple(photos)
 
 
-def _write_protected(image: UInt8[Tensor, "h w 3"], file: str, upload: Upload) -> int | None:
-    """Write pixels as JPEG, and nothing else. Returns how many faces were made unrecognisable; None: not looked for."""
+def _write_protected(
+    image: UInt8[Tensor, "h w 3"], file: str, upload: Upload, *, opacity: UInt8[Tensor, "h w"] | None = None
+) -> int | None:
+    """Write pixels, and nothing else. Returns how many faces were made unrecognisable; None: not looked for."""
     safe = protected(image) if upload.faces else None
-    write_pixels(safe.image if safe else image, inside(upload.root, file))
+    pixels, path = safe.image if safe else image, inside(upload.root, file)
+    if opacity is None:
+        write_pixels(pixels, path)
+    else:
+        picture = Image.fromarray(cut_out(pixels, opacity).numpy())
+        write_atomically(path, lambda partial: picture.save(partial, "PNG"))
     return len(safe.faces) if safe else None
+
+
+def cut_out(image: UInt8[Tensor, "h w 3"], opacity: UInt8[Tensor, "h w"]) -> UInt8[Tensor, "h w 4"]:
+    """Colours and opacity of what looks like `image` upon white: c = (seen - 255 (1 - a)) / a."""
+    share = opacity[..., None] / 255
+    colours = (image - 255 * (1 - share)) / share.clamp(min=1 / 255)
+    return torch.cat([colours.round().clamp(0, 255).to(torch.uint8), opacity[..., None]], dim=-1)

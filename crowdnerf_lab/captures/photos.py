@@ -67,6 +67,15 @@ def read_photo(path: Path | str) -> UInt8[Tensor, "h w 3"]:
     return torch.from_numpy(pixels)
 
 
+def read_opacity(path: Path | str) -> UInt8[Tensor, "h w"] | None:
+    """How opaque each pixel of the upright picture is, 0 to 255; None where all are. Raises PhotoError."""
+    with _opened(Path(path)) as image:
+        if not image.has_transparency_data:
+            return None
+        opacity = np.array(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+    return torch.from_numpy(opacity) if (opacity < 255).any() else None
+
+
 def read_metadata(path: Path | str) -> PhotoMetadata:
     """A photo's size and EXIF, without decoding it. Raises PhotoError as `read_photo` does for files it cannot open."""
     with _opened(Path(path)) as image:

@@ -26,7 +26,7 @@ from crowdnerf_lab.captures.faces import find_faces
 from crowdnerf_lab.captures.formats.pictures import media_in
 from crowdnerf_lab.captures.ingest import JOURNAL, ingest
 from crowdnerf_lab.captures.intake import probe
-from crowdnerf_lab.captures.photos import read_photo
+from crowdnerf_lab.captures.photos import read_opacity, read_photo
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.sandbox import Sandbox
 from crowdnerf_lab.captures.screening import ScreeningLimits, screen
@@ -168,6 +168,21 @@ def test_a_face_is_gone_before_anything_is_written(sandbox, tmp_path):
     assert photo.faces == 1
     assert find_faces(read_photo(captures.path_of(photo.file))) == ()
     assert "1 faces made unrecognisable" in report.summary()
+
+
+def test_a_cut_out_object_stays_cut_out(sandbox, tmp_path):
+    opacity = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
+    (tmp_path / "upload").mkdir()
+    Image.fromarray(np.dstack([picture(7), opacity])).save(tmp_path / "upload/a.png")
+    Image.fromarray(picture(8)).convert("RGBA").save(tmp_path / "upload/opaque.png")
+    captures, _ = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    kept = {Path(photo.file).suffix: captures.path_of(photo.file) for photo in captures.photos}
+    assert set(kept) == {".png", ".jpg"}
+    assert (read_opacity(kept[".png"]).numpy() == opacity).all()
+    seen, before = (read_photo(path).int() for path in (kept[".png"], tmp_path / "upload/a.png"))
+    assert (seen - before).abs().max() <= 1
+    _, again = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    assert {row.outcome for row in again.rows} == {"known"}
 
 
 def test_an_archive_is_taken_in_and_nothing_of_it_is_left_unprotected(sandbox, tmp_path):
