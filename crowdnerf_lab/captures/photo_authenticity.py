@@ -134,7 +134,7 @@ def _tiles(
 
 
 def _blocks(values: NDArray[Any]) -> NDArray[Any]:
-    """The blocks of a tile, a row each. Differences are a line and a column short of whole: their last ones stand twice."""
+    """The blocks of a tile, a row each. A tile's differences lack a line and a column: the last ones stand twice."""
     full = np.pad(values, ((0, 1), (0, 1)), mode="edge")
     rows, columns = full.shape[0] // BLOCK, full.shape[1] // BLOCK
     whole = full[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)

@@ -56,7 +56,8 @@ def contact_sheet(
             figure.add_shape(
                 type="rect", x0=left, y0=top, x1=left + width, y1=top + height, line={"color": colour, "width": 3}
             )
-            _label(figure, reason, left, top + height, background=colour, size=10)
+            # From the cell's edge: a word is wider than an upright picture, and must not reach the next.
+            _label(figure, reason, x + (cell - inner) / 2, top + height, background=colour, size=10)
     centres = [(position % columns + 0.5, position // columns + 0.5) for position in range(len(pictures))]
     figure.add_trace(
         go.Scatter(

@@ -15,7 +15,7 @@ INK, FAINT, GRID = "#1f2a36", "#6b7785", "#e6eaee"
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#000000")
 REASONS: dict[str, str] = {
-    "consent": "without consent",
+    "consent": "no consent",
     "readable": "unreadable",
     "small": "too small",
     "drawn": "no photo",
