@@ -192,7 +192,7 @@ def _taken_in(
         bar.update(len(run.rows) - bar.n)
         left_out = tuple(refusal_row(left.file, "", left.problem) for left in uploaded.source.left_out)
         report = IngestReport(
-            rows=(*left_out, *run.rows),
+            rows=tuple(sorted((*left_out, *run.rows), key=lambda row: (row.ue, row.file))),
             seconds=time.perf_counter() - began,
             workers=sandbox.workers,
             interrupted=len(run.rows) < files,
@@ -247,10 +247,13 @@ class _Run:
         self.journal.append(entry)
         self._keep(entry)
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: Entry, *, earlier: bool = False) -> None:
+        """earlier: taken in by a run that was stopped."""
         self.taken += [(entry.ue, photo) for photo in entry.photos]
         if entry.refused is not None:
             self.rows.append(refusal_row(entry.file, entry.ue, entry.refused))
+        elif earlier:
+            self.rows.append(IngestRow(entry.file, entry.ue, "known", reason="taken in before the last run stopped"))
         else:
             faces = sum(photo.faces or 0 for photo in entry.photos)
             self.rows.append(IngestRow(entry.file, entry.ue, "kept", photos=len(entry.photos), faces=faces))
@@ -269,7 +272,7 @@ class _Run:
         self.known.add(digest_in(digest))
         done = self.done.get(digest)
         if done is not None and all((self.root / photo.file).is_file() for photo in done.photos):
-            self._keep(done)
+            self._keep(done, earlier=True)
             return
         upload = Upload(source, digest, capture=capture, root=self.root, faces=self.faces)
         function, limits = (take_photo, PHOTO_LIMITS) if capture.photos else (take_clip, CLIP_LIMITS)

@@ -20,7 +20,7 @@ from PIL import Image, features
 
 from crowdnerf_lab.captures.archives import ArchiveError, unpack
 from crowdnerf_lab.captures.constructed_clips import write_clip
-from crowdnerf_lab.captures.photos import PHOTO_PIXELS, PhotoError, read_metadata, read_photo
+from crowdnerf_lab.captures.photos import PHOTO_PIXELS, PhotoError, read_metadata, read_opacity, read_photo
 from crowdnerf_lab.captures.sandbox import Job, Sandbox, SandboxLimits
 from crowdnerf_lab.captures.unsafe_files import UnsafeFileError, refuse_unsafe
 from crowdnerf_lab.captures.videos import VideoError, frames, read_clip_metadata, read_sound
@@ -65,6 +65,7 @@ PHOTOS = {
     "progressive": photo_as("JPEG", progressive=True),
     "mpo": photo_as("MPO", save_all=True, append_images=[SCENE]),
     "png": photo_as("PNG"),
+    "cut-out": photo_as("PNG", transparency=(10, 20, 30)),
     "webp": photo_as("WEBP"),
     "heic": heic(),
 } | ({"avif": photo_as("AVIF")} if features.check("avif") else {})
@@ -82,10 +83,13 @@ def opened_photo(path: Path) -> tuple[str, str]:
         refuse_unsafe(path)
         metadata = read_metadata(path)
         height, width, _ = read_photo(path).shape
+        opacity = read_opacity(path)
     except (PhotoError, UnsafeFileError) as error:
         return "refused", str(error)
     if (metadata.width, metadata.height) != (width, height) or not 0 < width * height <= PHOTO_PIXELS:
         return "unsound", f"size {metadata.width}x{metadata.height} told, {width}x{height} read"
+    if opacity is not None and opacity.shape != (height, width):
+        return "unsound", f"opacity of {tuple(opacity.shape)}"
     latitude, longitude, altitude = metadata.position_wgs84 or (0.0, 0.0, 0.0)
     if not (abs(latitude) <= 90 and abs(longitude) <= 180 and math.isfinite(altitude)):
         return "unsound", f"position {metadata.position_wgs84}"

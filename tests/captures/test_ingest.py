@@ -304,6 +304,7 @@ def test_a_killed_ingest_goes_on_where_it_was(sandbox, tmp_path, many):
     when = {file: (event / file).stat().st_mtime_ns for file in done}
     captures, report = ingest(many, event, sandbox=sandbox, **NO_FACES)
     assert len(captures.photos) == len(report.rows) == 240
+    assert report.photos <= 240 - len(done)
     assert {file: (event / file).stat().st_mtime_ns for file in done} == when
     assert len([path for path in event.rglob("*") if path.is_file()]) == 241
     whole, _ = ingest(many, tmp_path / "whole", sandbox=sandbox, **NO_FACES)
