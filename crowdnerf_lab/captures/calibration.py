@@ -9,15 +9,24 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-from crowdnerf_lab.cameras import Cameras, concatenated, pinhole, rotation_angle
-from crowdnerf_lab.captures.bundle import CaptureSet, Coordinates, Photo, Pose, ReferenceView
+from crowdnerf_lab.cameras import Cameras, rotation_angle
+from crowdnerf_lab.captures.bundle import CaptureSet, Coordinates, Pose
+from crowdnerf_lab.captures.calibrated_scene import (
+    FEWEST_PHOTOS,
+    REFERENCE,
+    CalibrationError,
+    Found,
+    calibrated_scene,
+    ideal_camera,
+    too_few,
+)
 from crowdnerf_lab.captures.calibration_report import Align, CalibrationReport, CalibrationRow, Poses
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.motion import Motion, MotionError
@@ -26,28 +35,19 @@ from crowdnerf_lab.captures.structure_from_motion import MotionSettings, structu
 from crowdnerf_lab.captures.taken_photos import (
     TakenPhoto,
     believed_pose,
-    picture,
     shot_of,
     taken_photos,
     whereabouts_of,
 )
 from crowdnerf_lab.captures.world_fit import residuals_against
-from crowdnerf_lab.scene import PosedScene, SceneError, bounds_of
+from crowdnerf_lab.scene import PosedScene, SceneError
 
-__all__ = ["Align", "CalibrationError", "CalibrationReport", "CalibrationRow", "Poses", "calibrate"]
+__all__ = ["REFERENCE", "Align", "CalibrationError", "CalibrationReport", "CalibrationRow", "Poses", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
-FEWEST_PHOTOS = 3
-"""With fewer views nothing can be reconstructed."""
 LARGEST_TURN = math.radians(30)
 """A pose from the pictures turned this far from what the phone reports is wrong: compasses err by some 5 degrees."""
-REFERENCE = "reference"
-"""Name under which the reference views stand among a scene's captures."""
-
-
-class CalibrationError(ValueError):
-    """Captures that cannot be posed; the message says what is missing and what to do."""
 
 
 def calibrate(
@@ -87,21 +87,10 @@ def calibrate(
         scene, report = scene_of_models(captures, taken, models, align=align, start=start)
     else:
         found = [_recorded(shot, poses) for shot in taken]
-        scene = _scene(captures, taken, found, views=captures.views)
+        scene = calibrated_scene(captures, taken, found, views=captures.views)
         report = report_of(captures, taken, found, poses=poses, align=align, start=start)
     logger.info("calibration of %s: %s", captures.name, report.summary())
     return scene, report
-
-
-@dataclass(frozen=True)
-class Found:
-    """What calibration found for one photo: a batch of one camera, or why there is none. The rest: `CalibrationRow`."""
-
-    camera: Cameras | None
-    problem: str = ""
-    reprojection_px: float = math.nan
-    points: int = 0
-    component: int | None = None
 
 
 def scene_of_models(
@@ -115,7 +104,7 @@ def scene_of_models(
     """The scene of models in the world, the largest first (rows: those of `taken`), and its report."""
     placed = [model for model in models if isinstance(model, Placed)]
     found = _found(taken, models, compare=align != "none")
-    scene = _scene(captures, taken, found, views=captures.views if align != "none" else ())
+    scene = calibrated_scene(captures, taken, found, views=captures.views if align != "none" else ())
     if align == "none":
         scene = replace(scene, origin_wgs84=None)
     report = replace(
@@ -181,15 +170,7 @@ def _recorded(shot: TakenPhoto, poses: Poses) -> Found:
         return Found(None, f"{shot.photo.file} has no {'reported pose' if poses == 'metadata' else 'truth'}")
     if shot.photo.focal_px is None:
         return Found(None, f"{shot.photo.file} has no focal_px; add it, or take poses from colmap")
-    return Found(_camera(shot.photo, pose, focal_px=shot.photo.focal_px))
-
-
-def _camera(record: Photo | ReferenceView, pose: Pose, *, focal_px: float) -> Cameras:
-    """A batch of one ideal camera."""
-    camera = pinhole(torch.tensor([pose]), torch.tensor([focal_px]), width=record.width, height=record.height)
-    if isinstance(record, Photo) and record.centre_px is not None:
-        camera = replace(camera, centre=torch.tensor([record.centre_px]))
-    return camera
+    return Found(ideal_camera(shot.photo, pose, focal_px=shot.photo.focal_px))
 
 
 def _motion(
@@ -198,7 +179,7 @@ def _motion(
     """Structure from motion over the readable photos; its rows are those of `taken`."""
     shots = {row: shot_of(shot, shot.image) for row, shot in enumerate(taken) if shot.image is not None}
     if len(shots) < FEWEST_PHOTOS:
-        raise CalibrationError(_too_few(name, len(shots), [shot.problem for shot in taken]))
+        raise CalibrationError(too_few(name, len(shots), [shot.problem for shot in taken]))
     try:
         motion = structure_from_motion(
             list(shots.values()), folder, threads=os.cpu_count() or 1, settings=settings, progress=progress
@@ -297,49 +278,4 @@ def _row(shot: TakenPhoto, found: Found, *, world: bool) -> CalibrationRow:
         component=found.component,
         gps_residual_m=gps_residual,
         heading_residual=heading_residual,
-    )
-
-
-def _scene(
-    captures: CaptureSet, taken: Sequence[TakenPhoto], found: Sequence[Found], *, views: Sequence[ReferenceView]
-) -> PosedScene:
-    """The posed photos, then the views that the study compares against."""
-    photos = [
-        (shot, shot.image, known.camera)
-        for shot, known in zip(taken, found, strict=True)
-        if known.camera is not None and shot.image is not None
-    ]
-    if len(photos) < FEWEST_PHOTOS:
-        problems = [known.problem for known in found if known.camera is None]
-        raise CalibrationError(_too_few(captures.name, len(photos), problems))
-    views = [view for split in ("test", "test_beyond") for view in views if view.split == split]
-    view_cameras = [_camera(view, view.camera_to_world, focal_px=view.focal_px) for view in views]
-    photo_cameras = concatenated([camera for _, _, camera in photos])
-    ues = tuple(dict.fromkeys(shot.ue for shot, _, _ in photos))
-    owners = [ues.index(shot.ue) for shot, _, _ in photos] + [len(ues)] * len(views)
-    tests = sum(view.split == "test" for view in views)
-    return PosedScene(
-        name=captures.name,
-        image_names=(*(shot.photo.file for shot, _, _ in photos), *(view.file for view in views)),
-        cameras=concatenated([photo_cameras, *view_cameras]),
-        images=(
-            *(image for _, image, _ in photos),
-            *(picture(captures.path_of(view.file), view) for view in views),
-        ),
-        masks=None,
-        bounds=bounds_of(photo_cameras),
-        captures=ues + ((REFERENCE,) if views else ()),
-        capture_of_image=torch.tensor(owners, dtype=torch.int64),
-        time_of_image=torch.tensor([*(shot.photo.time_s for shot, _, _ in photos), *(view.time_s for view in views)]),
-        train=torch.arange(len(photos)),
-        held_out=torch.arange(len(photos), len(photos) + tests),
-        origin_wgs84=captures.origin_wgs84,
-    )
-
-
-def _too_few(name: str, posed: int, problems: Sequence[str]) -> str:
-    found = f" (the first of {len(problems)} left out: {problems[0]})" if problems else ""
-    return (
-        f"{name}: {posed} photos can be posed, at least {FEWEST_PHOTOS} views of the same thing are needed and 10 or "
-        f"more give a usable picture{found}; add photos, loosen the screening, or choose other poses"
     )
