@@ -124,6 +124,10 @@ def _attacked(captures: CaptureSet, sent: Sequence[Attack]) -> dict[str, str | i
         }
         report = judge(replace(timed, captures=(*timed.captures, *uploads)), measures)
         reason = {row.photo: row.check for row in report.rejected}
+        # Of two copies either may be the better one; one of them goes.
+        reason |= {
+            upload: "duplicate" for row in report.rejected if (upload := row.reason.rpartition(" ")[2]) in measures
+        }
         for upload, attack in zip(uploads, batch, strict=True):
             found.setdefault(attack.check, []).append(reason.get(upload.photos[0].file))
     rows = {
@@ -159,27 +163,27 @@ def _displays(*, quick: bool) -> dict[str, float]:
 
 def _false_alarms(captures: CaptureSet, *, quick: bool) -> dict[str, str]:
     """Good photos that were rejected, by where they are from."""
-    moments = [captures.path_of(view.file) for view in captures.views if view.split == "moment"]
-    folders = {
-        "scikit_image": [Path(skimage.__file__).parent / "data" / name for name in REAL_PHOTOS],
-        "moments": moments[::4] if quick else moments,
-    }
+    bundled = Path(skimage.__file__).parent / "data"
+    moments: dict[str, list[Path]] = {}
+    for view in captures.views:
+        if view.split == "moment" and view.ue:
+            moments.setdefault(view.ue, []).append(captures.path_of(view.file))
+    events = {"scikit_image": {name.partition(".")[0]: [bundled / name] for name in REAL_PHOTOS}, "moments": moments}
     for name in ("lund", "fox"):
         if folder := os.environ.get(f"CROWDNERF_{name.upper()}"):
-            photos = sorted(
-                path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-            )
-            folders[name] = photos[::8] if quick else photos
-    return {f"false_alarms_{name}": _alarms(paths, alone=name == "scikit_image") for name, paths in folders.items()}
+            photos = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+            events[name] = {"ue": photos[::8] if quick else photos}
+    return {f"false_alarms_{name}": _alarms(photos_of) for name, photos_of in events.items()}
 
 
-def _alarms(paths: Sequence[Path], *, alone: bool) -> str:
-    """What is rejected of photos of one UE, or, if alone, of as many events."""
-    measures = {path.name: measure_one(path) for path in paths}
-    groups = [[name] for name in measures] if alone else [list(measures)]
-    reasons = [row.check for group in groups for row in judge(_event_of(group, measures), measures).rejected]
+def _alarms(photos_of: Mapping[str, Sequence[Path]]) -> str:
+    """What is rejected of an event, by the paths of each UE's photos."""
+    measures = {path.name: measure_one(path) for paths in photos_of.values() for path in paths}
+    ues = tuple(_honest(ue, [path.name for path in paths], measures) for ue, paths in photos_of.items())
+    event = CaptureSet(root=Path(), name="photos", licence="none", origin_wgs84=None, captures=ues)
+    reasons = [row.check for row in judge(event, measures).rejected]
     counts = ", ".join(f"{reasons.count(check)} {check}" for check in dict.fromkeys(reasons))
-    return f"{len(reasons)} of {len(paths)}" + (f" ({counts})" if counts else "")
+    return f"{len(reasons)} of {len(measures)}" + (f" ({counts})" if counts else "")
 
 
 def _spoofed(captures: CaptureSet) -> dict[str, str]:
@@ -231,10 +235,9 @@ def _upload(timed: CaptureSet, attack: Attack, ue: str) -> Capture:
     return Capture(ue=ue, device="unknown", consent=YES, licence="none", photos=tuple(photos))
 
 
-def _event_of(names: Sequence[str], measures: Mapping[str, PhotoMeasures]) -> CaptureSet:
+def _honest(ue: str, names: Sequence[str], measures: Mapping[str, PhotoMeasures]) -> Capture:
     photos = tuple(
         Photo(file=name, width=measures[name].width, height=measures[name].height, focal_px=None, time_s=0.0)
         for name in names
     )
-    ue = Capture(ue="ue", device="unknown", consent=YES, licence="none", photos=photos)
-    return CaptureSet(root=Path(), name="photos", licence="none", origin_wgs84=None, captures=(ue,))
+    return Capture(ue=ue, device="unknown", consent=YES, licence="none", photos=photos)
