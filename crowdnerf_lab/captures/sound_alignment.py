@@ -7,7 +7,7 @@ correlation; hence windows: their delays lie on a line whose slope is the drift.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,7 +40,15 @@ SHORTEST_S = 1.5
 ECHO_S = 0.25
 """A second peak this close to the highest is an echo of it, not another candidate."""
 LARGEST_DRIFT = 200e-6
-"""Quartz clocks of phones differ by less than 100 parts in a million."""
+"""Two phones' quartz clocks differ by less."""
+CLEAR = 8.0
+"""Height of a peak, in units of noise, that is as likely right as wrong; the highest of noise alone is 5 to 7."""
+RIVALLED = 0.85
+"""Where another peak has this fraction of the highest's height there is no telling which is the direct sound."""
+SPEEDS = (-50e-6, 50e-6, -100e-6, 100e-6)
+"""Drifts that are tried when the sound is not surely found without: what slides past each other correlates less."""
+SURE = 0.9
+"""Confidence from which no other speed is tried."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,11 @@ class Sound:
         """The same with COARSE_RATE samples a second."""
         return resample_poly(self.samples, 1, RATE // COARSE_RATE).astype(np.float32)
 
+    def slowed(self, drift: float) -> "Sound":
+        """As a clock hears it that is slower by this fraction."""
+        times = np.arange(int(len(self.samples) / (1 + drift))) * (1 + drift)
+        return Sound(np.interp(times, np.arange(len(self.samples)), self.samples).astype(np.float32))
+
 
 def offset_between(
     a: Float32[np.ndarray, "n"],
@@ -94,25 +107,42 @@ def offset_between(
 
 def offset_of_sounds(a: Sound, b: Sound, *, expected_s: float = 0.0, within_s: float = math.inf) -> Offset:
     """`offset_between` for recordings that are compared with several others."""
+    best, ambiguous = _offset_at_one_speed(a, b, expected_s=expected_s, within_s=within_s)
+    for drift in SPEEDS:
+        if ambiguous or best.confidence >= SURE or best.overlap_s == 0:
+            break
+        found, ambiguous = _offset_at_one_speed(a, b.slowed(drift), expected_s=expected_s, within_s=within_s)
+        if found.confidence > best.confidence:
+            begin, end = _common(a, b, found.seconds)
+            middle = (begin + end) / 2
+            seconds = (middle + found.seconds) * (1 + drift) - middle
+            best = replace(found, seconds=seconds, drift=(1 + found.drift) * (1 + drift) - 1)
+    return best
+
+
+def _offset_at_one_speed(a: Sound, b: Sound, *, expected_s: float, within_s: float) -> tuple[Offset, bool]:
+    """The offset if clocks run alike, and whether it is clear but not the only one."""
     nothing = Offset(seconds=expected_s, drift=0.0, confidence=0.0, error_s=math.inf, overlap_s=0.0)
     if min(a.duration_s, b.duration_s) < SHORTEST_S or not (a.samples.any() and b.samples.any()):
-        return nothing
+        return nothing, False
     coarse_s, distinctness, second_s = _coarse(a, b, expected_s=expected_s, within_s=within_s)
     begin, end = _common(a, b, coarse_s)
     if end - begin < SHORTEST_S:
-        return nothing
+        return nothing, False
     windows = _fine(a, b, coarse_s, most=FINE_WINDOWS)
     times, delays, heights = (np.array([getattr(w, name) for w in windows]) for name in ("time_s", "delay_s", "height"))
     middle = (begin + end) / 2
     level, drift, agreeing = _line(times - middle, delays, heights)
+    height = max(float(np.median(heights[agreeing])), 1e-9)
     rival = max(
         _rival([window for window, agrees in zip(windows, agreeing, strict=True) if agrees]),
-        float(np.median([window.height for window in _fine(a, b, second_s, most=4)]) / np.median(heights[agreeing])),
+        float(np.median([window.height for window in _fine(a, b, second_s, most=4)])) / height,
     )
-    confidence = _confidence(distinctness, heights, agreeing, rival=rival)
+    confidence = _confidence(distinctness, height, float(agreeing.mean()), rival=rival)
     spread = float(np.std((delays - level - drift * (times - middle))[agreeing])) if agreeing.sum() > 1 else AGREEMENT_S
     error_s = max(spread / math.sqrt(max(1, int(agreeing.sum()))), 0.5 / RATE)
-    return Offset(seconds=level, drift=drift, confidence=confidence, error_s=error_s, overlap_s=end - begin)
+    offset = Offset(seconds=level, drift=drift, confidence=confidence, error_s=error_s, overlap_s=end - begin)
+    return offset, height > CLEAR and rival > RIVALLED
 
 
 def phat(a: Float32[np.ndarray, "n"], b: Float32[np.ndarray, "m"], rate: int) -> Float[np.ndarray, "lags"]:
@@ -253,18 +283,17 @@ def _line(times: np.ndarray, delays: np.ndarray, heights: np.ndarray) -> tuple[f
     return float(level), float(np.clip(drift, -LARGEST_DRIFT, LARGEST_DRIFT)), agreeing
 
 
-def _confidence(distinctness: float, heights: np.ndarray, agreeing: np.ndarray, *, rival: float) -> float:
-    """From how far the coarse peak stands out, how high the windows' peaks are, how many agree, and whether
-    one is unrivalled.
+def _confidence(distinctness: float, height: float, agreeing: float, *, rival: float) -> float:
+    """From how far the coarse peak stands out, how high the windows' peaks are, the fraction of windows that agree, and
+    whether the peak is unrivalled.
 
     On constructed clips wrong offsets had a distinctness up to 1.24, heights up to 7 and 40 % agreement, right ones
     rarely less than 1.2, 10 and 75 %; all must speak for an offset. Where an echo is as loud as the direct sound, or
     music repeats itself, which of two was found cannot be told.
     """
-    height = float(np.median(heights[agreeing]))
-    agreement = float(np.clip((agreeing.mean() - 0.4) / 0.3, 0, 1))
-    alone = float(np.clip((0.85 - rival) / 0.15, 0, 1))
-    return _logistic((height - 8) / 0.8) * _logistic((distinctness - 1.15) / 0.03) * agreement * alone
+    agreement = float(np.clip((agreeing - 0.4) / 0.3, 0, 1))
+    alone = float(np.clip((RIVALLED - rival) / 0.15, 0, 1))
+    return _logistic((height - CLEAR) / 0.8) * _logistic((distinctness - 1.15) / 0.03) * agreement * alone
 
 
 def _logistic(value: float) -> float:

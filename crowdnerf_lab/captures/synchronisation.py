@@ -97,8 +97,9 @@ def synchronise(
     """The captures with the times of every UE's photos and clips moved to one clock, and how that was found.
 
     stage: where the sound comes from, metres; where the crowd looks unless said. clock_error_s: how far two devices'
-    clocks may be apart. least_confidence: pairs below it are not asked. Only differences can be heard: the median
-    offset of UEs that hang together is zero. No clip raises: what cannot be read is a reason in the report.
+    clocks may be apart. least_confidence: pairs below it are not asked. Only differences can be heard: the largest
+    group of UEs that heard the same is moved, with median offset zero. No clip raises: what cannot be read is a reason
+    in the report.
     """
     stage = stage or _focus(captures) if captures.coordinates != "arbitrary" else None
     tracks = _tracks(captures, stage)
@@ -287,8 +288,8 @@ def _row(ue: int, evidence: _Evidence) -> SynchronisationRow:
     distances = [track.distance_m for track in evidence.tracks if track.ue == ue and track.distance_m is not None]
     distance_m = float(np.median(distances)) if distances else None
     pairs = evidence.pairs_of(ue)
-    group = next((group for group in network.groups if ue in group), ())
-    if not group:
+    together = network.groups[0] if network.groups else ()
+    if ue not in together:
         return SynchronisationRow(
             ue=capture.ue,
             method="device",
@@ -299,11 +300,6 @@ def _row(ue: int, evidence: _Evidence) -> SynchronisationRow:
             partners=(),
             reason=_why_not(ue, evidence),
         )
-    reasons = []
-    if group != network.groups[0]:
-        reasons.append(f"hangs together with {len(group) - 1} other UEs only, not with most of the crowd")
-    if distance_m is None:
-        reasons.append("its distance from the stage is unknown: 2.9 ms a metre are not corrected")
     partners = sorted({each.first + each.second - ue for each, kept in pairs if kept})
     return SynchronisationRow(
         ue=capture.ue,
@@ -313,7 +309,7 @@ def _row(ue: int, evidence: _Evidence) -> SynchronisationRow:
         error_s=float(network.errors_s[ue]),
         distance_m=distance_m,
         partners=tuple(evidence.captures.captures[partner].ue for partner in partners),
-        reason="; ".join(reasons),
+        reason="" if distances else "its distance from the stage is unknown: 2.9 ms a metre are not corrected",
     )
 
 
@@ -334,6 +330,11 @@ def _why_not(ue: int, evidence: _Evidence) -> str:
         return "its clips have no sound"
     if all(file in evidence.problems for file in files):
         return evidence.problems[files[0]]
+    partners = [
+        evidence.captures.captures[each.first + each.second - ue].ue for each, kept in evidence.pairs_of(ue) if kept
+    ]
+    if partners:
+        return f"heard the same as {', '.join(sorted(set(partners)))}, but as nobody of the largest group that did"
     if evidence.pairs_of(ue):
         return "what it heard contradicts what the others heard"
     if not confidences:
