@@ -17,12 +17,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crowdnerf_lab import figures
     from crowdnerf_lab.cameras import Cameras, look_at, pinhole
+    from crowdnerf_lab.captures.adding import add_captures
+    from crowdnerf_lab.captures.anonymisation import anonymised
     from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, write_captures
     from crowdnerf_lab.captures.calibration import CalibrationReport, calibrate
+    from crowdnerf_lab.captures.consistency import screen_poses
     from crowdnerf_lab.captures.coverage import Coverage, coverage, requests
+    from crowdnerf_lab.captures.exporting import write_colmap, write_transforms
+    from crowdnerf_lab.captures.faces import find_faces
+    from crowdnerf_lab.captures.forgetting import forget
+    from crowdnerf_lab.captures.frame_selection import photos_from_clips, select_frames
+    from crowdnerf_lab.captures.ingest import ingest
+    from crowdnerf_lab.captures.publishing import published
     from crowdnerf_lab.captures.reading import read_captures
     from crowdnerf_lab.captures.scenes import read_scene
     from crowdnerf_lab.captures.screening import ScreeningReport, screen
+    from crowdnerf_lab.captures.synchronisation import synchronise
     from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact, write_artefact
     from crowdnerf_lab.catalogue.card import ModelCard
     from crowdnerf_lab.catalogue.select import Capability, Selection, Target, select
@@ -97,6 +107,8 @@ __all__ = [
     "Uncertainty",
     "ViewRequest",
     "Workbench",
+    "add_captures",
+    "anonymised",
     "bake",
     "calibrate",
     "concert",
@@ -107,9 +119,12 @@ __all__ = [
     "doubt_map",
     "enhanced_view",
     "figures",
+    "find_faces",
     "fit",
     "fit_to",
+    "forget",
     "gather_evidence",
+    "ingest",
     "load_artefact",
     "load_field",
     "look_at",
@@ -117,11 +132,13 @@ __all__ = [
     "mesh_of",
     "open_artefact",
     "open_workbench",
+    "photos_from_clips",
     "pinhole",
     "points_of",
     "pose_errors",
     "preset",
     "psnr",
+    "published",
     "quality",
     "read_captures",
     "read_profile",
@@ -131,23 +148,38 @@ __all__ = [
     "requests",
     "save_field",
     "screen",
+    "screen_poses",
     "select",
+    "select_frames",
     "settings_for",
+    "synchronise",
     "uncertainty_of_view",
     "write_artefact",
     "write_captures",
+    "write_colmap",
     "write_geometry",
+    "write_transforms",
 ]
 
 _MODULES = ("figures",)
 _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
+    "captures.adding": ("add_captures",),
+    "captures.anonymisation": ("anonymised",),
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
     "captures.calibration": ("CalibrationReport", "calibrate"),
+    "captures.consistency": ("screen_poses",),
     "captures.coverage": ("Coverage", "coverage", "requests"),
+    "captures.exporting": ("write_colmap", "write_transforms"),
+    "captures.faces": ("find_faces",),
+    "captures.forgetting": ("forget",),
+    "captures.frame_selection": ("photos_from_clips", "select_frames"),
+    "captures.ingest": ("ingest",),
+    "captures.publishing": ("published",),
     "captures.reading": ("read_captures",),
     "captures.scenes": ("read_scene",),
     "captures.screening": ("ScreeningReport", "screen"),
+    "captures.synchronisation": ("synchronise",),
     "catalogue.artefact": ("Artefact", "open_artefact", "write_artefact"),
     "catalogue.card": ("ModelCard",),
     "catalogue.select": ("Capability", "Selection", "Target", "select"),
