@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crowdnerf_lab.captures import sound_alignment
 from crowdnerf_lab.captures.constructed_sound import Hearing, heard, music
 from crowdnerf_lab.captures.sound_alignment import Offset, Sound, offset_between, offset_of_sounds, phat
 
@@ -59,6 +60,20 @@ def test_noise_echo_drift_and_microphones_cost_less_than_a_millisecond(stage: np
     offset, truth = compared(stage, a, b)
     assert offset.seconds == pytest.approx(truth, abs=1e-3)
     assert offset.confidence > 0.5
+
+
+def test_clocks_that_run_apart_are_compared_at_another_speed(
+    stage: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 ppm between two clocks, echo, and noise of four times the music's energy: too much for one speed."""
+    hard = Hearing(starts_s=4.0, snr_db=-6.0, echo=1.0, gain_control=True)
+    a, b = replace(hard, drift=50e-6, seed=8), replace(hard, starts_s=5.5, distance_m=60.0, drift=-50e-6, seed=9)
+    offset, truth = compared(stage, a, b)
+    assert offset.seconds == pytest.approx(truth, abs=1e-3)
+    assert offset.confidence > 0.9
+    assert offset.drift == pytest.approx(-100e-6, abs=40e-6)
+    monkeypatch.setattr(sound_alignment, "SPEEDS", ())
+    assert compared(stage, a, b)[0].confidence < 0.5
 
 
 def test_drift_is_measured(stage: np.ndarray) -> None:

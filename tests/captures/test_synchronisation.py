@@ -130,3 +130,16 @@ def test_a_clip_that_cannot_be_read_is_a_reason(crowd: CaptureSet, tmp_path: Pat
     _, report = synchronise(replace(crowd, root=tmp_path, captures=crowd.captures[:3]), stage=STAGE, progress=False)
     assert [row.method for row in report.rows] == ["device", "audio", "audio"]
     assert "clip.mp4 is no MP4" in report.rows[0].reason
+
+
+def test_the_largest_group_that_heard_the_same_is_moved(tmp_path: Path) -> None:
+    """Three at one stage, two at another: the two are told that they agree, and keep their clocks."""
+    listeners = [
+        Listener(Hearing(3.0 + 0.3 * index, 20.0, seed=index), clock_error_s=0.5 * index, elsewhere=index < 2)
+        for index in range(5)
+    ]
+    crowd = write_crowd(tmp_path, listeners, seconds=5.0, rate=24_000)
+    captures, report = synchronise(crowd, stage=STAGE, progress=False)
+    assert [row.method for row in report.rows] == ["device", "device", "audio", "audio", "audio"]
+    assert report.rows[0].reason.startswith("heard the same as ue01, but as nobody of the largest group")
+    assert np.abs(clock_errors_s(replace(captures, captures=captures.captures[2:]), listeners[2:])).max() < 0.01
