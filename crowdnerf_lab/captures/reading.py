@@ -3,8 +3,7 @@
 Known are the lab's own folders; transforms.json of nerfstudio, instant-ngp and Blender; COLMAP models; LLFF;
 Phototourism tables; Polycam, Record3D, 3D Scanner App, Stray Scanner, ARKitScenes and other logs of ARKit and ARCore;
 and folders of photos and videos as they come off phones. Each has a module in `formats` that says how its poses are
-understood.
-Cameras that another tool found become `Photo.camera`, what a phone's GPS and compass said `Photo.gps`.
+understood. Cameras that another tool found become `Photo.camera`, what a phone's GPS and compass said `Photo.gps`.
 """
 
 import logging
