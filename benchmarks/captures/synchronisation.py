@@ -50,7 +50,8 @@ def measure(*, quick: bool) -> dict[str, float | int | str]:
         found, compared, spent_s = _errors(_crowd(CONDITIONS[name], number), seconds=seconds, rate=rate, seed=number)
         pairs, processor_s = pairs + compared, processor_s + spent_s
         errors += found
-        figures[f"sync_{name}_ms"] = round(1e3 * max(found, default=float("nan")), 3)
+        if found:
+            figures[f"sync_{name}_ms"] = round(1e3 * max(found), 3)
         figures[f"sync_{name}_synchronised"] = f"{len(found)} of {len(STARTS_S)}"
     misplaced = [
         replace(listener, position_error_m=error_m)

@@ -179,6 +179,23 @@ def photos_from_clips(
     )
 
 
+def photo_of_frame(frame: SelectedFrame, clip: Clip, file: str) -> Photo:
+    """The entry of a frame in `file`: its time is the clip's plus its own.
+
+    Of what the phone said when the clip began only the place still holds: it has turned since.
+    """
+    height, width = frame.image.shape[:2]
+    return Photo(
+        file=file,
+        width=width,
+        height=height,
+        focal_px=clip.focal_px,
+        time_s=clip.time_s + frame.time_s,
+        gps=clip.gps and clip.gps.model_copy(update={"heading": None}),
+        from_clip=clip.file,
+    )
+
+
 def _looks(path: Path | str, settings: SelectionSettings, warn: Callable[[str], None]) -> Iterator[Look]:
     """Every picture that is due for a look, measured, with the stretch it belongs to."""
     anchor = before = None
@@ -246,20 +263,11 @@ def _name_of(clip: Clip) -> str:
 
 
 def _written(frame: SelectedFrame, clip: Clip, root: Path, folder: str) -> Photo:
-    """A frame as a JPEG and its entry. What the phone said of the clip's beginning holds for its place only."""
-    height, width = frame.image.shape[:2]
+    """A frame as a JPEG, and its entry."""
     file = f"{folder}_{round(frame.time_s * 1000):08d}.jpg"
     picture = Image.fromarray(frame.image.numpy())
     write_atomically(inside(root, file), partial(picture.save, format="JPEG", quality=JPEG_QUALITY, subsampling=0))
-    return Photo(
-        file=file,
-        width=width,
-        height=height,
-        focal_px=clip.focal_px,
-        time_s=clip.time_s + frame.time_s,
-        gps=clip.gps and clip.gps.model_copy(update={"heading": None}),
-        from_clip=clip.file,
-    )
+    return photo_of_frame(frame, clip, file)
 
 
 def _with_photos(capture: Capture, photos: Sequence[Photo]) -> Capture:
