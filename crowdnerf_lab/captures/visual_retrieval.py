@@ -39,11 +39,6 @@ def visual_signatures(
     return np.stack([_signature(found.reshape(-1, width), vocabulary) for found in roots])
 
 
-def likeness(signatures: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n n"]:
-    """Cosine of every two photos' signatures."""
-    return signatures @ signatures.T
-
-
 def _rooted(found: Descriptors) -> Float32[np.ndarray, "_ d"]:
     """RootSIFT: the square root of descriptors that sum to one, whose inner product is Hellinger's kernel."""
     values = found.astype(np.float32)

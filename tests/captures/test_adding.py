@@ -112,3 +112,13 @@ def test_rooms_that_share_nothing_meet_in_the_world_if_gps_says_where(tmp_path):
     far = report.points[:, 0] > 50
     assert bool(far.any())
     assert not bool(far.all())
+
+
+def test_what_a_killed_process_left_beside_a_database_does_no_harm(room, workspace):
+    part = replace(room, captures=room.captures[:8])
+    scene, _ = calibrate(part, poses="colmap", workspace=workspace, progress=False)
+    for database in workspace.glob("*/matches.db"):
+        database.with_name("matches.db-wal").write_bytes(b"half a page")
+        database.with_name("matches.db-shm").write_bytes(bytes(32768))
+    again, _ = calibrate(part, poses="colmap", workspace=workspace, progress=False)
+    assert torch.equal(again.cameras.camera_to_world, scene.cameras.camera_to_world)
