@@ -94,7 +94,8 @@ def _frame_between(before: CaptureSet, uploaded: CaptureSet) -> Frame | None:
         return None
     raise CaptureError(
         f"{uploaded.root} has positions that are {uploaded.coordinates} from {uploaded.origin_wgs84}, and "
-        f"{before.root} has some that are {before.coordinates} from {before.origin_wgs84}; take it into a folder of its own"
+        f"{before.root} has some that are {before.coordinates} from {before.origin_wgs84}; "
+        "take it into a folder of its own"
     )
 
 
