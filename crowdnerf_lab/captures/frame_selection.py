@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Clip, LeftOut, Photo
+from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Clip, GpsFix, LeftOut, Photo
 from crowdnerf_lab.captures.photo_quality import MEASURED_SIZE, sharpness_of
 from crowdnerf_lab.captures.picture_motion import motion_between
 from crowdnerf_lab.captures.videos import VideoError, pictures
@@ -185,13 +185,20 @@ def photo_of_frame(frame: SelectedFrame, clip: Clip, file: str) -> Photo:
     Of what the phone said when the clip began only the place still holds: it has turned since.
     """
     height, width = frame.image.shape[:2]
+    if clip.gps is not None:
+        gps = clip.gps.model_copy(update={"heading": None})
+    elif clip.reported is not None:
+        (*_, x), (*_, y), (*_, z) = clip.reported.camera_to_world
+        gps = GpsFix(position=(x, y, z))
+    else:
+        gps = None
     return Photo(
         file=file,
         width=width,
         height=height,
         focal_px=clip.focal_px,
         time_s=clip.time_s + frame.time_s,
-        gps=clip.gps and clip.gps.model_copy(update={"heading": None}),
+        gps=gps,
         from_clip=clip.file,
     )
 

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 pytest.importorskip("av")
 
-from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Clip, Consent, GpsFix, write_captures
+from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Clip, Consent, GpsFix, ReportedPose, write_captures
 from crowdnerf_lab.captures.constructed_clips import write_clip
 from crowdnerf_lab.captures.frame_selection import (
     Look,
+    SelectedFrame,
     SelectionSettings,
     chosen,
+    photo_of_frame,
     photos_from_clips,
     select_frames,
 )
@@ -191,3 +194,14 @@ def test_clips_become_photos_with_their_times_places_and_focal_lengths(tmp_path:
     assert len(captures.captures[0].clips) == 2
     write_captures(captures, tmp_path)
     assert photos_from_clips(captures, progress=False).photos == captures.photos, "done once"
+
+
+def test_the_place_of_a_clip_with_a_full_pose_is_kept() -> None:
+    """Its attitude is not: the phone has turned since."""
+    pose = ((1.0, 0.0, 0.0, 4.0), (0.0, 1.0, 0.0, 5.0), (0.0, 0.0, 1.0, 6.0))
+    clip = Clip(file="a.mp4", time_s=10.0, reported=ReportedPose(camera_to_world=pose))
+    frame = SelectedFrame(time_s=0.5, image=torch.zeros(30, 40, 3, dtype=torch.uint8), sharpness=-5.0, motion=0.0)
+    photo = photo_of_frame(frame, clip, "a.jpg")
+    assert (photo.width, photo.height, photo.time_s, photo.reported) == (40, 30, 10.5, None)
+    assert photo.gps is not None
+    assert photo.gps.position == (4.0, 5.0, 6.0)
