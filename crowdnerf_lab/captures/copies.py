@@ -18,16 +18,31 @@ def better_copies(signatures: Mapping[str, Signature], owners: Mapping[str, str]
 
     The best of the photos that look the same is the largest, of equally large ones the sharpest.
     """
-    files = list(signatures)
-    better: dict[str, str] = {}
-    for limits in (ACROSS_UES, WITHIN_A_UE):
-        for group in near_duplicates([signatures[file] for file in files], limits=limits):
-            kept: list[str] = []
-            for file in (files[index] for index in group):
-                same_owner = limits is WITHIN_A_UE
-                original = next((other for other in kept if same_owner or owners[other] != owners[file]), None)
-                if original is None:
-                    kept.append(file)
-                else:
-                    better.setdefault(file, original)
+    by_owner: dict[str, list[str]] = {}
+    for file in signatures:
+        by_owner.setdefault(owners[file], []).append(file)
+    better = _across_ues(signatures, owners)
+    for own in by_owner.values():
+        for best, *copies in _groups({file: signatures[file] for file in own}, WITHIN_A_UE):
+            better = dict.fromkeys(copies, best) | better
     return better
+
+
+def _across_ues(signatures: Mapping[str, Signature], owners: Mapping[str, str]) -> dict[str, str]:
+    """The copies of what another UE sent; several of one UE's that look alike are left to the closer look."""
+    better: dict[str, str] = {}
+    for group in _groups(signatures, ACROSS_UES):
+        kept: list[str] = []
+        for file in group:
+            original = next((other for other in kept if owners[other] != owners[file]), None)
+            if original is None:
+                kept.append(file)
+            else:
+                better[file] = original
+    return better
+
+
+def _groups(signatures: Mapping[str, Signature], limits: DuplicateLimits) -> list[list[str]]:
+    """Files that show the same picture, the best of each group first."""
+    files = list(signatures)
+    return [[files[index] for index in group] for group in near_duplicates(list(signatures.values()), limits=limits)]
