@@ -37,7 +37,7 @@ ASTRONAUT_FACE = 122.0
 SKINS = ((1.0, 0.82, 0.72), (1.0, 0.78, 0.62), (0.95, 0.72, 0.56), (1.0, 0.88, 0.8))
 HIDDEN = 0.9
 """A face counts as found when this part of the disc from its eyes to its mouth is hidden."""
-FACES_A_PICTURE = 10
+FACES_A_PICTURE = 24
 
 
 @dataclass(frozen=True)
