@@ -99,10 +99,10 @@ class Truth(_Record):
     exposure_ev: float
     white_balance: tuple[Focal, Focal, Focal]
     blur_px: Annotated[float, Field(ge=0)]
-    spoiled_by: Literal["blur", "over", "dark", "wrong"] | None
+    spoiled_by: Literal["blur", "over", "dark", "wrong"] | None = None
     occluded: Annotated[float, Field(ge=0, le=1)]
-    clean_file: FileName | None
-    occluder_mask_file: FileName | None
+    clean_file: FileName | None = None
+    occluder_mask_file: FileName | None = None
 
 
 class Photo(_Record):
@@ -116,7 +116,7 @@ class Photo(_Record):
     file: FileName
     width: Pixels
     height: Pixels
-    focal_px: Focal | None
+    focal_px: Focal | None = None
     centre_px: tuple[float, float] | None = None
     time_s: float
     reported: ReportedPose | None = None
@@ -309,7 +309,7 @@ def write_captures(captures: CaptureSet, root: Path | str) -> Path:
     if root.resolve() != captures.root.resolve():
         for _, file in _named_files(captures):
             write_atomically(inside(root, file), partial(_copy, captures.path_of(file)))
-    return write_json(root / MANIFEST, manifest.model_dump(mode="json"))
+    return write_json(root / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
 
 
 def concert() -> CaptureSet:
