@@ -110,11 +110,11 @@ def _similar(pictures: Float[Tensor, "n side side"], least: float) -> tuple[Int6
     """Pairs of which the first resembles the second as seen through a window, and that window."""
     whole = _layout(pictures, (1.0, 0.0, 1.0, 0.0))
     cropped = torch.stack([_layout(pictures, crop) for crop in CROPS])
-    found = [(rows @ cropped.mT).max(dim=0) for rows in whole.split(_BATCH)]
-    best, which = torch.cat([values for values, _ in found]), torch.cat([indices for _, indices in found])
+    best = torch.cat([(rows @ cropped.mT).amax(dim=0) for rows in whole.split(_BATCH)])
     better = (best >= least) & ((best > best.T) | (best == best.T).triu())
     pairs = better.fill_diagonal_(False).nonzero()
-    return pairs, torch.tensor(CROPS)[which[pairs[:, 0], pairs[:, 1]]]
+    which = [(whole[part[:, 0]] * cropped[:, part[:, 1]]).sum(dim=-1).argmax(dim=0) for part in pairs.split(_BATCH)]
+    return pairs, torch.tensor(CROPS)[torch.cat(which)]
 
 
 def _layout(
