@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -35,10 +34,11 @@ _ONE_THREAD = dict.fromkeys(
 )
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from crowdnerf_lab.captures.sandbox import tend; tend(int(sys.argv[2]), json.loads(sys.argv[3]))"
+    "from crowdnerf_lab.captures.sandbox_worker import tend; tend(int(sys.argv[2]), json.loads(sys.argv[3]))"
 )
-_PID = struct.Struct("=q")
-_FORK = 0
+PID = struct.Struct("=q")
+"""How nursery and pool write the id of a process, and a worker's exit status, to each other."""
+FORK = 0
 """What the nursery is asked instead of the id of a worker to bury."""
 
 
@@ -236,7 +236,7 @@ class _Nursery:
         """A new worker."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            pid = self._asked(_FORK, [theirs.fileno()])
+            pid = self._asked(FORK, [theirs.fileno()])
             return _Worker(pid=pid, connection=Connection(ours.detach()))
 
     def bury(self, pid: int) -> int:
@@ -255,9 +255,9 @@ class _Nursery:
     def _asked(self, question: int, descriptors: Sequence[int] = ()) -> int:
         reply = b""
         try:
-            socket.send_fds(self.control, [_PID.pack(question)], descriptors)
-            while len(reply) < _PID.size:
-                more = self.control.recv(_PID.size - len(reply))
+            socket.send_fds(self.control, [PID.pack(question)], descriptors)
+            while len(reply) < PID.size:
+                more = self.control.recv(PID.size - len(reply))
                 if not more:
                     raise EOFError
                 reply += more
@@ -265,105 +265,7 @@ class _Nursery:
             raise SandboxError(
                 "the sandbox did not start or was killed; see whether the modules it needs can be imported"
             ) from None
-        return int(_PID.unpack(reply)[0])
-
-
-def tend(control: int, modules: list[str]) -> None:
-    """What the nursery does: import `modules`, then fork and bury workers until `control` (a socket) is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in modules:
-        __import__(module)
-    with socket.socket(fileno=control) as asked:
-        while True:
-            message, descriptors, _, _ = socket.recv_fds(asked, _PID.size, 1)
-            if len(message) < _PID.size:
-                os._exit(0)
-            pid = int(_PID.unpack(message)[0])
-            if pid == _FORK:
-                pid = os.fork()
-                if pid == 0:
-                    asked.close()
-                    _serve(Connection(descriptors[0]))
-                os.close(descriptors[0])
-                asked.sendall(_PID.pack(pid))
-            else:
-                asked.sendall(_PID.pack(_buried(pid)))
-
-
-def _buried(pid: int) -> int:
-    """The wait status of a worker that has died or, given a moment, still does not."""
-    patience = time.monotonic() + 0.2
-    while time.monotonic() < patience:
-        dead, status = os.waitpid(pid, os.WNOHANG)
-        if dead:
-            return status
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
-
-
-def _serve(connection: Connection) -> None:
-    """A worker's life: calls in, results out, until the connection closes."""
-    while True:
-        try:
-            message = connection.recv_bytes()
-        except (EOFError, OSError):
-            os._exit(0)
-        reply = _attempt(message)
-        try:
-            connection.send_bytes(reply)
-        except OSError:
-            os._exit(0)
-
-
-def _attempt(message: bytes) -> bytes:
-    """Make the pickled call: value, error, and whether the worker may go on, pickled."""
-    limits = SandboxLimits()
-    try:
-        limits, call = pickle.loads(message)
-        _limit(limits)
-        function, arguments, about = pickle.loads(call)
-        try:
-            value = function(*arguments)
-        except Exception as error:
-            return _pickled_error(error, about, limits)
-        try:
-            return pickle.dumps((value, None, True))
-        except Exception as error:
-            problem = SandboxError(f"{about}: its result cannot leave the sandbox ({error}); return plain data")
-            return pickle.dumps((None, problem, True))
-    except Exception as error:
-        return _pickled_error(error, "a job", limits)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _limit(limits: SandboxLimits) -> None:
-    """Set this process's limits for its next job."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: math.ceil(used.ru_utime + used.ru_stime) + limits.cpu_seconds,
-        resource.RLIMIT_FSIZE: limits.file_mb << 20,
-        resource.RLIMIT_NOFILE: limits.open_files,
-    }
-    if (size := _address_space()) is not None:
-        wanted[resource.RLIMIT_AS] = size + (limits.memory_mb << 20)
-    for kind, soft in wanted.items():
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-    for limit in (signal.SIGALRM, signal.SIGXCPU):
-        signal.signal(limit, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, limits.wall_seconds)
-
-
-def _address_space() -> int | None:
-    """Bytes of address space of this process, or None where the system does not tell."""
-    with suppress(OSError, ValueError):
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    return None
+        return int(PID.unpack(reply)[0])
 
 
 def _pickled_call(job: Job) -> bytes:
@@ -376,21 +278,6 @@ def _pickled_call(job: Job) -> bytes:
             f"{job.function} cannot be called in another process ({error}); put it into a module and give plain data"
         ) from None
     return pickle.dumps((job.limits, call))
-
-
-def _pickled_error(error: Exception, about: str, limits: SandboxLimits) -> bytes:
-    """An error as a worker sends it; memory that ran out is a broken limit, after which the worker is not trusted."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
-        exhausted = SandboxError(
-            f"{about} needs more than {limits.memory_mb} MB of memory; leave it out, or make it smaller"
-        )
-        return pickle.dumps((None, exhausted, False))
-    try:
-        reply = pickle.dumps((None, error, True))
-        pickle.loads(reply)
-    except Exception:
-        return pickle.dumps((None, SandboxError(f"{about}: {type(error).__name__}: {error}"), True))
-    return reply
 
 
 def _death(job: Job, status: int) -> SandboxError:
