@@ -40,6 +40,7 @@ Pose = Annotated[tuple[Row, Row, Row], AfterValidator(_is_rotation)]
 Pixels = Annotated[int, Field(ge=1, le=1 << 16)]
 Focal = Annotated[float, Field(gt=0)]
 Pseudonym = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Box = tuple[float, float, float, float]
 Metres3 = tuple[float, float, float]
 Coordinates = Literal["enu", "metric", "arbitrary"]
 """What the poses of an event stand in. enu: metres east, north, up of `origin_wgs84`; metric: metres, z up, heading
@@ -110,7 +111,8 @@ class Photo(_Record):
 
     time_s: seconds since the event began. reported: position and full attitude; gps: when the phone knew no attitude.
     camera: calibrated before, by another tool. split: the part that tool gave the photo to. from_clip: the video whose
-    frame it is. faces: how many were made unrecognisable; None when nobody has looked for any.
+    frame it is. faces: how many were made unrecognisable; None when nobody has looked for any. filled: their boxes, as
+    left, top, right, bottom in pixels: what is there now is not the scene, and is not trained on.
     """
 
     file: FileName
@@ -125,6 +127,7 @@ class Photo(_Record):
     split: Literal["train", "val", "test"] | None = None
     from_clip: FileName | None = None
     faces: Annotated[int, Field(ge=0)] | None = None
+    filled: tuple[Box, ...] | None = None
     truth: Truth | None = None
 
 

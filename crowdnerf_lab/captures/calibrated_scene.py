@@ -9,6 +9,7 @@ import torch
 from crowdnerf_lab.cameras import Cameras, concatenated, pinhole
 from crowdnerf_lab.captures.bundle import CaptureSet, Photo, Pose, ReferenceView
 from crowdnerf_lab.captures.taken_photos import TakenPhoto, picture
+from crowdnerf_lab.captures.trainable_pixels import trainable_pixels
 from crowdnerf_lab.scene import PosedScene, bounds_of
 
 FEWEST_PHOTOS = 3
@@ -58,15 +59,16 @@ def calibrated_scene(
     ues = tuple(dict.fromkeys(shot.ue for shot, _, _ in photos))
     owners = [ues.index(shot.ue) for shot, _, _ in photos] + [len(ues)] * len(views)
     tests = sum(view.split == "test" for view in views)
+    images = (
+        *(image for _, image, _ in photos),
+        *(picture(captures.path_of(view.file), view) for view in views),
+    )
     return PosedScene(
         name=captures.name,
         image_names=(*(shot.photo.file for shot, _, _ in photos), *(view.file for view in views)),
         cameras=concatenated([photo_cameras, *view_cameras]),
-        images=(
-            *(image for _, image, _ in photos),
-            *(picture(captures.path_of(view.file), view) for view in views),
-        ),
-        masks=None,
+        images=images,
+        masks=trainable_pixels([*(shot.photo for shot, _, _ in photos), *views], images),
         bounds=bounds_of(photo_cameras),
         captures=ues + ((REFERENCE,) if views else ()),
         capture_of_image=torch.tensor(owners, dtype=torch.int64),

@@ -12,6 +12,7 @@ from crowdnerf_lab.captures.bundle import CaptureSet, GivenCamera, Photo
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.photos import PhotoError, read_opacity, read_photo
 from crowdnerf_lab.captures.silhouettes import bounds_of_silhouettes
+from crowdnerf_lab.captures.trainable_pixels import trainable_pixels
 from crowdnerf_lab.scene import Bounds, PosedScene, bounds_of, check_trainable
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def scene_of_given(captures: CaptureSet, *, held_out_every: int = 8) -> PosedSce
         image_names=tuple(photo.file for _, photo in found),
         cameras=batch,
         images=tuple(images),
-        masks=None,
+        masks=trainable_pixels([photo for _, photo in found], images),
         bounds=_bounds(batch, [silhouettes[row] for row in train], train),
         captures=ues,
         capture_of_image=torch.tensor([ues.index(ue) for ue, _ in found]),

@@ -8,6 +8,7 @@ same upload gives the same names.
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -75,8 +76,8 @@ def take_photo(upload: Upload) -> tuple[Photo, ...]:
         )
     opacity = read_opacity(upload.source)
     file = f"{upload.name}.{'jpg' if opacity is None else 'png'}"
-    faces = _write_protected(image, file, upload, opacity=opacity)
-    update = {"file": file, "width": width, "height": height, "truth": None, "faces": faces}
+    hidden = _write_protected(image, file, upload, opacity=opacity)
+    update = {"file": file, "width": width, "height": height, "truth": None, **hidden}
     return (photo.model_copy(update=update),)
 
 
@@ -98,7 +99,7 @@ def take_clip(upload: Upload) -> tuple[Photo, ...]:
                 time_s=clip.time_s + frame.time_s,
                 gps=clip.gps and clip.gps.model_copy(update={"heading": None}),
                 from_clip=from_clip,
-                faces=_write_protected(frame.image, file, upload),
+                **_write_protected(frame.image, file, upload),
             )
         )
     return tuple(photos)
@@ -106,8 +107,8 @@ def take_clip(upload: Upload) -> tuple[Photo, ...]:
 
 def _write_protected(
     image: UInt8[Tensor, "h w 3"], file: str, upload: Upload, *, opacity: UInt8[Tensor, "h w"] | None = None
-) -> int | None:
-    """Write pixels, and nothing else. Returns how many faces were made unrecognisable; None: not looked for."""
+) -> dict[str, Any]:
+    """Write pixels, and nothing else. Returns what a photo's record says of faces that were made unrecognisable."""
     safe = protected(image) if upload.faces else None
     pixels, path = safe.image if safe else image, inside(upload.root, file)
     if opacity is None:
@@ -115,7 +116,8 @@ def _write_protected(
     else:
         picture = Image.fromarray(cut_out(pixels, opacity).numpy())
         write_atomically(path, lambda partial: picture.save(partial, "PNG"))
-    return len(safe.faces) if safe else None
+    boxes = tuple((face.left, face.top, face.right, face.bottom) for face in safe.faces) if safe else ()
+    return {"faces": len(boxes), "filled": boxes or None} if safe else {}
 
 
 def cut_out(image: UInt8[Tensor, "h w 3"], opacity: UInt8[Tensor, "h w"]) -> UInt8[Tensor, "h w 4"]:

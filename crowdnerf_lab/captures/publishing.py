@@ -7,7 +7,7 @@ recognises the venue in the pictures can place them on a map all the same.
 import logging
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from tqdm.auto import tqdm
 
 from crowdnerf_lab.captures.bundle import (
+    Box,
     Capture,
     CaptureSet,
     LeftOut,
@@ -153,7 +154,7 @@ class _Copier:
     def view(self, view: ReferenceView, pseudonyms: Mapping[str, str]) -> ReferenceView:
         """A view that models are judged by, with the depth that belongs to it when that holds nothing else."""
         name = f"views/{secrets.token_hex(8)}"
-        file, _ = self._picture(view.file, name, faces=None)
+        file, _ = self._picture(view.file, name, hidden=None)
         depth = None
         if view.depth_file and not embedded_in(self.captures.path_of(view.depth_file)):
             depth = self._copied(view.depth_file, f"{name}_depth")
@@ -167,7 +168,8 @@ class _Copier:
         )
 
     def _photo(self, photo: Photo, name: str) -> Photo:
-        file, faces = self._picture(photo.file, name, faces=photo.faces)
+        hidden = None if photo.faces is None else photo.filled or ()
+        file, found = self._picture(photo.file, name, hidden=hidden)
         return Photo(
             file=file,
             width=photo.width,
@@ -178,25 +180,26 @@ class _Copier:
             gps=coarse_fix(photo, grid_m=self.grid_m),
             camera=photo.camera,
             split=photo.split,
-            faces=faces,
+            faces=(photo.faces or 0) + len(found),
+            filled=(*(photo.filled or ()), *found) or None,
         )
 
-    def _picture(self, file: str, name: str, *, faces: int | None) -> tuple[str, int]:
-        """Bring a picture over, as it is if it can be; faces: how many were hidden in it, None when nobody has looked.
+    def _picture(self, file: str, name: str, *, hidden: Sequence[Box] | None) -> tuple[str, tuple[Box, ...]]:
+        """Bring a picture over, as it is if it can be; hidden: faces filled before, None when nobody has looked.
 
-        Returns the file, and how many faces are hidden in it now.
+        Returns the file, and the faces that were found and filled now.
         """
         source = self.captures.path_of(file)
         found: tuple[Face, ...] = ()
         image = None
-        if faces is None or self.look_again:
+        if hidden is None or self.look_again:
             safe = protected(read_photo(source), search=self.search)
             image, found = safe.image, safe.faces
         if not found and not embedded_in(source):
-            return self._copied(file, name), faces or 0
+            return self._copied(file, name), ()
         target = f"{name}{'.png' if source.suffix.lower() == '.png' else '.jpg'}"
         write_pixels(read_photo(source) if image is None else image, self.root / target)
-        return target, (faces or 0) + len(found)
+        return target, tuple((face.left, face.top, face.right, face.bottom) for face in found)
 
     def _copied(self, file: str, name: str) -> str:
         source = self.captures.path_of(file)

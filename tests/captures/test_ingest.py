@@ -166,6 +166,10 @@ def test_a_face_is_gone_before_anything_is_written(sandbox, tmp_path):
     captures, report = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, progress=False)
     (photo,) = captures.photos
     assert photo.faces == 1
+    assert photo.filled is not None
+    ((left, top, right, bottom),) = photo.filled
+    assert left < 140 < right, "the box is where the face is"
+    assert top < 140 < bottom
     assert find_faces(read_photo(captures.path_of(photo.file))) == ()
     assert "1 faces made unrecognisable" in report.summary()
 

@@ -143,7 +143,7 @@ def test_every_coordinate_is_a_multiple_of_the_grid(copy):
     document = json.loads((copy.root / "manifest.json").read_bytes())
     latitude, longitude, altitude = document["origin_wgs84"]
     assert (latitude, longitude, altitude) == (48.86, 2.3, 0.0)
-    fixes = [photo["gps"] for capture in document["captures"] for photo in capture["photos"] if photo["gps"]]
+    fixes = [photo["gps"] for capture in document["captures"] for photo in capture["photos"] if "gps" in photo]
     assert [fix["position"] for fix in fixes] == [[0.0, -2000.0, 0.0]] * 2
     assert all(fix["accuracy_m"] == 1000.0 for fix in fixes)
     assert document["began"] == "2026-07-01T00:00:00Z"
@@ -215,4 +215,5 @@ def test_a_bundle_that_claims_to_have_no_faces_is_not_believed(event, tmp_path):
     done = published(lying, tmp_path / "safe", search=QUICK, progress=False).captures.photos[0]
     believed = published(lying, tmp_path / "not", search=QUICK, look_again=False, progress=False).captures.photos[0]
     assert (done.faces, believed.faces) == (1, 0)
+    assert (len(done.filled or ()), believed.filled) == (1, None)
     assert find_faces(read_photo(tmp_path / "safe" / done.file), search=QUICK) == ()
