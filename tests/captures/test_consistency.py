@@ -103,6 +103,10 @@ def test_a_shift_of_all_phones_is_the_frames_not_theirs(posed):
     captures, scene = posed
     everybody = {capture.ue: [moved(photo, 500.0, 200.0) for photo in capture.photos] for capture in captures.captures}
     assert reasons(screen_poses(changed(captures, everybody), scene)[1]) == {}
+    # Who alone does not share it is elsewhere, though the numbers agree.
+    del everybody["ue20"]
+    odd = dict.fromkeys((photo.file for photo in owner_of(captures, "ue20").photos), "position")
+    assert reasons(screen_poses(changed(captures, everybody), scene)[1]) == odd
 
 
 @pytest.mark.row("S64")
