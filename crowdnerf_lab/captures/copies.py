@@ -16,8 +16,10 @@ WITHIN_A_UE = DuplicateLimits(fine=0.97, fine_faint=0.97)
 def better_copies(signatures: Mapping[str, Signature], owners: Mapping[str, str]) -> dict[str, str]:
     """For each photo that is a copy of a better one, that one. owners: the UE of each photo.
 
-    The best of the photos that look the same is the largest, of equally large ones the sharpest.
+    The best of the photos that look the same is the largest, of equally large ones the sharpest. Pictures smaller than
+    what they are compared at have no detail to tell two views apart by, and are no copies.
     """
+    signatures = {file: found for file, found in signatures.items() if _has_detail(found)}
     by_owner: dict[str, list[str]] = {}
     for file in signatures:
         by_owner.setdefault(owners[file], []).append(file)
@@ -26,6 +28,10 @@ def better_copies(signatures: Mapping[str, Signature], owners: Mapping[str, str]
         for best, *copies in _groups({file: signatures[file] for file in own}, WITHIN_A_UE):
             better = dict.fromkeys(copies, best) | better
     return better
+
+
+def _has_detail(signature: Signature) -> bool:
+    return min(signature.width, signature.height) >= min(signature.thumbnail.shape)
 
 
 def _across_ues(signatures: Mapping[str, Signature], owners: Mapping[str, str]) -> dict[str, str]:

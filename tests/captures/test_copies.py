@@ -43,6 +43,11 @@ def test_a_copy_does_not_cost_the_original_ues_other_shots():
     assert better_copies(shots, {"a": "one", "b": "one", "c": "two"}) == {"c": "a"}
 
 
+def test_pictures_too_small_to_tell_two_views_apart_are_no_copies():
+    pair = {"a": replace(signature(), width=64, height=48), "b": replace(signature(), width=64, height=48)}
+    assert better_copies(pair, {"a": "one", "b": "two"}) == {}
+
+
 def test_different_pictures_are_no_copies():
     crowd = {str(seed): signature(seed) for seed in range(8)}
     assert better_copies(crowd, {file: file for file in crowd}) == {}
