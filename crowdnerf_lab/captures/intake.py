@@ -116,8 +116,11 @@ def _write_protected(
     else:
         picture = Image.fromarray(cut_out(pixels, opacity).numpy())
         write_atomically(path, lambda partial: picture.save(partial, "PNG"))
-    boxes = tuple((face.left, face.top, face.right, face.bottom) for face in safe.faces) if safe else ()
-    return {"faces": len(boxes), "filled": boxes or None} if safe else {}
+    if safe is None:
+        # Not what an upload claims of itself either.
+        return {"faces": None, "filled": None}
+    boxes = tuple((face.left, face.top, face.right, face.bottom) for face in safe.faces)
+    return {"faces": len(boxes), "filled": boxes or None}
 
 
 def cut_out(image: UInt8[Tensor, "h w 3"], opacity: UInt8[Tensor, "h w"]) -> UInt8[Tensor, "h w 4"]:

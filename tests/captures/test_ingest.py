@@ -235,6 +235,15 @@ def test_clips_that_heard_the_same_are_put_on_one_clock(sandbox, tmp_path):
     assert second.offset_s - first.offset_s == pytest.approx(late_s, abs=0.01)
 
 
+def test_what_an_upload_claims_of_its_faces_is_not_believed(sandbox, tmp_path):
+    few = concert().keeping([concert().photos[0].file])
+    claimed = few.photos[0].model_copy(update={"faces": 0, "truth": None})
+    captures = (few.captures[0].model_copy(update={"photos": (claimed,)}),)
+    write_captures(replace(few, views=(), captures=captures), tmp_path / "upload")
+    kept, _ = ingest(tmp_path / "upload", tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    assert kept.photos[0].faces is None
+
+
 def test_what_is_taken_in_can_be_screened_at_once(sandbox, tmp_path):
     captures = concert().keeping([photo.file for photo in concert().photos[:12]])
     write_captures(replace(captures, views=()), tmp_path / "upload")
