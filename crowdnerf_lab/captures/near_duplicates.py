@@ -8,14 +8,14 @@ the detail without the layout, in which two neighbours' shots of one stage would
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from crowdnerf_lab.captures.photo_quality import MEASURED_SIZE, sharpness_of
-from crowdnerf_lab.scene import area_resized
+from crowdnerf_lab.captures.photo_quality import measured_grey, sharpness_of
 
 SIDE = 64
 """Pixels of a signature's sides, whatever the picture's."""
@@ -59,7 +59,7 @@ class DuplicateLimits:
 
 def signature_of(image: UInt8[Tensor, "h w 3"]) -> Signature:
     """The signature of an upright picture."""
-    grey = _measured_grey(image)
+    grey = measured_grey(image)
     small = interpolate(grey[None, None], size=(SIDE, SIDE), mode="area")[0, 0]
     height, width = image.shape[:2]
     return Signature(
@@ -128,6 +128,7 @@ def _layout(
     return torch.where(length > SIDE * _EVEN, waves / length.clamp(min=1e-9), 0.0)
 
 
+@cache
 def _cosines(scale: float, shift: float) -> Float[Tensor, "waves side"]:
     """Weights of the pixels along an axis in the cosine waves (DCT-II) of a window's content."""
     pixel = torch.arange(SIDE)
@@ -206,13 +207,6 @@ def _detail_correlation(a: Tensor, b: Tensor, inside: Tensor) -> Float[Tensor, "
         (first * second * inside).sum(dim=(1, 2)) for first, second in (details, details[:1] * 2, details[1:] * 2)
     )
     return product / (energies[0] * energies[1]).sqrt().clamp(min=1e-9)
-
-
-def _measured_grey(image: UInt8[Tensor, "h w 3"]) -> Float[Tensor, "h2 w2"]:
-    height, width = image.shape[:2]
-    shrink = min(1.0, MEASURED_SIZE / max(height, width))
-    small = area_resized(image, max(1, round(width * shrink)), max(1, round(height * shrink))) if shrink < 1 else image
-    return small.float().mean(dim=-1) / 255
 
 
 def _joined(pairs: Sequence[Sequence[int]]) -> list[list[int]]:

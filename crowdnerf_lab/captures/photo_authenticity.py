@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from torch import Tensor
 
+from crowdnerf_lab.captures.photo_quality import brightest_of, mean_of
+
 TILE = 64
 """Side of the tiles that are looked at, pixels."""
 BLOCK = 16
@@ -78,7 +80,7 @@ def drawn_fraction(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
         grain = np.abs((here - right - below + values[1:, 1:]).sum(-1, dtype=np.int16))
         repeats = _blocks(exact).mean(-1) >= 0.5
         drawn.append(repeats | (_blocks(grain > _GRAIN).mean(-1) < 0.01))
-        black.append(_blocks(here.max(-1) < _BLACK).mean(-1) > 0.9)
+        black.append(_blocks(brightest_of(tile[:-1, :-1]) < _BLACK).mean(-1) > 0.9)
     found, dark = np.concatenate(drawn), np.concatenate(black)
     return float(found.mean() if dark.mean() > 0.98 else found[~dark].mean())
 
@@ -104,13 +106,13 @@ def grid_strength(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
     """
     if min(pixels.shape[:2]) < 2 * TILE:
         return 0.0
-    tiles = np.stack(list(_tiles(pixels, TILE, most=DISPLAY_TILES, overlapping=True))).astype(np.float32)
+    tiles = np.stack(list(_tiles(pixels, TILE, most=DISPLAY_TILES, overlapping=True)))
     window = np.hanning(TILE).astype(np.float32)
     down, across = np.abs(np.fft.fftfreq(TILE)), np.fft.rfftfreq(TILE)
     lattice = [np.isclose(8 * frequency, np.round(8 * frequency)) for frequency in (down, across)]
     usable = (np.hypot(down[:, None], across) > _SLOWEST) & ~(lattice[0][:, None] & lattice[1])
     strongest = 0.0
-    for plane in (tiles.mean(-1), tiles[..., 0] - tiles[..., 2]):
+    for plane in (mean_of(tiles), tiles[..., 0].astype(np.float32) - tiles[..., 2]):
         centred = (plane - plane.mean((1, 2), keepdims=True)) * window[:, None] * window
         power = np.log(np.abs(np.fft.rfft2(centred)) ** 2 + _QUIET)
         common = np.quantile(power, _MOST, axis=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def measure_photo(photo: UInt8[Tensor, "h w 3"]) -> PhotoQuality:
     luminance = light_of_byte[pixels] @ np.array(_LUMINANCE, dtype=np.float32)
     return PhotoQuality(
         highlights=math.log2(max(float(np.quantile(luminance, 0.95)), _FLOOR)),
-        clipped=float((pixels >= _CLIPPED).any(-1).mean()),
+        clipped=float((brightest_of(pixels) >= _CLIPPED).mean()),
         sharpness=sharpness_of(measured_grey(photo)),
         noise=noise_of(pixels),
     )
@@ -60,7 +60,17 @@ def measure_photo(photo: UInt8[Tensor, "h w 3"]) -> PhotoQuality:
 
 def measured_grey(photo: UInt8[Tensor, "h w 3"]) -> Float[Tensor, "_ _"]:
     """Mean of the channels in [0, 1], at the size at which photos are measured."""
-    return torch.from_numpy(_at_measured_size(photo).numpy().mean(-1, dtype=np.float32) / 255)
+    return torch.from_numpy(mean_of(_at_measured_size(photo).numpy()) / 255)
+
+
+def mean_of(pixels: UInt8[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n"]:
+    """Mean of the channels, in bytes. Channel by channel: numpy reduces an axis of three ten times as slowly."""
+    return (pixels[..., 0].astype(np.float32) + pixels[..., 1] + pixels[..., 2]) / np.float32(3)
+
+
+def brightest_of(pixels: UInt8[np.ndarray, "*n 3"]) -> UInt8[np.ndarray, "*n"]:
+    """The largest channel of each pixel."""
+    return np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
 
 
 def sharpness_of(grey: Float[Tensor, "h w"]) -> float:
@@ -85,9 +95,9 @@ def noise_of(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
     slope (Donoho and Johnstone 1994; a smaller kernel than that of Immerkaer 1996, with the same end). Its deviation is
     taken block by block, in blocks that are neither black nor clipped, and the quantile `_SMOOTHEST` of those counts.
     """
-    grey = pixels.mean(-1, dtype=np.float32) / 255
+    grey = mean_of(pixels) / 255
     detail = (grey[:-1, :-1] - grey[:-1, 1:] - grey[1:, :-1] + grey[1:, 1:]) / 2
-    brightest = pixels[:-1, :-1].max(-1)
+    brightest = brightest_of(pixels[:-1, :-1])
     usable = (brightest >= _BLACK) & (brightest < _CLIPPED)
     rows, columns = detail.shape[0] // _NOISE_BLOCK, detail.shape[1] // _NOISE_BLOCK
     shape = (rows, _NOISE_BLOCK, columns, _NOISE_BLOCK)
