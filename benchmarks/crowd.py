@@ -28,8 +28,8 @@ import torch
 from benchmarks.conditions import conditions, finish, print_table
 from benchmarks.trial import judged
 from crowdnerf_lab.captures.bundle import CaptureSet, read_bundle
-from crowdnerf_lab.captures.calibration import calibrate
-from crowdnerf_lab.captures.screening import screen
+from crowdnerf_lab.captures.poses.calibration import calibrate
+from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.captures.spoiling import screened, with_bad_captures
 from crowdnerf_lab.captures.study import clean_twin, is_spoiled, people_in_front, truth_of
 from crowdnerf_lab.enhanced_views import enhanced_views, gain_of

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crowdnerf_lab import figures
     from crowdnerf_lab.cameras import Cameras, look_at, pinhole
-    from crowdnerf_lab.captures.adding import add_captures
-    from crowdnerf_lab.captures.anonymisation import anonymised
     from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, write_captures
-    from crowdnerf_lab.captures.calibration import CalibrationReport, calibrate
-    from crowdnerf_lab.captures.consistency import screen_poses
+    from crowdnerf_lab.captures.clocks.synchronisation import synchronise
     from crowdnerf_lab.captures.coverage import Coverage, coverage, requests
     from crowdnerf_lab.captures.exporting import write_colmap, write_transforms
-    from crowdnerf_lab.captures.faces import find_faces
-    from crowdnerf_lab.captures.forgetting import forget
-    from crowdnerf_lab.captures.frame_selection import photos_from_clips, select_frames
-    from crowdnerf_lab.captures.ingest import ingest
-    from crowdnerf_lab.captures.publishing import published
+    from crowdnerf_lab.captures.intake.ingest import ingest
+    from crowdnerf_lab.captures.poses.adding import add_captures
+    from crowdnerf_lab.captures.poses.calibration import CalibrationReport, calibrate
+    from crowdnerf_lab.captures.privacy.anonymisation import anonymised
+    from crowdnerf_lab.captures.privacy.faces import find_faces
+    from crowdnerf_lab.captures.privacy.forgetting import forget
+    from crowdnerf_lab.captures.privacy.publishing import published
     from crowdnerf_lab.captures.reading import read_captures
     from crowdnerf_lab.captures.scenes import read_scene
-    from crowdnerf_lab.captures.screening import ScreeningReport, screen
-    from crowdnerf_lab.captures.synchronisation import synchronise
+    from crowdnerf_lab.captures.screening.consistency import screen_poses
+    from crowdnerf_lab.captures.screening.screen import ScreeningReport, screen
+    from crowdnerf_lab.captures.video.frame_selection import photos_from_clips, select_frames
     from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact, write_artefact
     from crowdnerf_lab.catalogue.card import ModelCard
     from crowdnerf_lab.catalogue.select import Capability, Selection, Target, select
@@ -164,22 +164,22 @@ __all__ = [
 _MODULES = ("figures",)
 _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
-    "captures.adding": ("add_captures",),
-    "captures.anonymisation": ("anonymised",),
+    "captures.poses.adding": ("add_captures",),
+    "captures.privacy.anonymisation": ("anonymised",),
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
-    "captures.calibration": ("CalibrationReport", "calibrate"),
-    "captures.consistency": ("screen_poses",),
+    "captures.poses.calibration": ("CalibrationReport", "calibrate"),
+    "captures.screening.consistency": ("screen_poses",),
     "captures.coverage": ("Coverage", "coverage", "requests"),
     "captures.exporting": ("write_colmap", "write_transforms"),
-    "captures.faces": ("find_faces",),
-    "captures.forgetting": ("forget",),
-    "captures.frame_selection": ("photos_from_clips", "select_frames"),
-    "captures.ingest": ("ingest",),
-    "captures.publishing": ("published",),
+    "captures.privacy.faces": ("find_faces",),
+    "captures.privacy.forgetting": ("forget",),
+    "captures.video.frame_selection": ("photos_from_clips", "select_frames"),
+    "captures.intake.ingest": ("ingest",),
+    "captures.privacy.publishing": ("published",),
     "captures.reading": ("read_captures",),
     "captures.scenes": ("read_scene",),
-    "captures.screening": ("ScreeningReport", "screen"),
-    "captures.synchronisation": ("synchronise",),
+    "captures.screening.screen": ("ScreeningReport", "screen"),
+    "captures.clocks.synchronisation": ("synchronise",),
     "catalogue.artefact": ("Artefact", "open_artefact", "write_artefact"),
     "catalogue.card": ("ModelCard",),
     "catalogue.select": ("Capability", "Selection", "Target", "select"),

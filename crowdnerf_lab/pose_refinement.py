@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from crowdnerf_lab.cameras import Cameras, pixel_grid, rotation_angle
-from crowdnerf_lab.captures.georegistration import similarity_between
+from crowdnerf_lab.captures.poses.georegistration import similarity_between
 from crowdnerf_lab.fields.grid_field import PackedSamples
 from crowdnerf_lab.kernels.reference import contracted
 from crowdnerf_lab.rays import Rays

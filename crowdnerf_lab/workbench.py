@@ -17,10 +17,10 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
-from crowdnerf_lab.captures.calibration import Align, CalibrationReport, Poses, calibrate
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.photos import read_photo
-from crowdnerf_lab.captures.screening import screen
+from crowdnerf_lab.captures.poses.calibration import Align, CalibrationReport, Poses, calibrate
+from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.contributors import contributors_of
 from crowdnerf_lab.devices.fitting import fit_to, reference_of
@@ -81,7 +81,7 @@ class Workbench:
         """What the crowd sent: the concert as it is, or one's own captures, taken in as an upload would be."""
         if self.folder is None:
             return concert()
-        from crowdnerf_lab.captures.ingest import ingest
+        from crowdnerf_lab.captures.intake.ingest import ingest
 
         root = self.root / "received"
         if not (root / MANIFEST).exists():

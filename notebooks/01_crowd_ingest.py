@@ -21,7 +21,7 @@ from skimage.data import astronaut
 
 import crowdnerf_lab as cn
 from crowdnerf_lab.captures.example_upload import write_example_upload
-from crowdnerf_lab.captures.screening import ScreeningLimits
+from crowdnerf_lab.captures.screening.screen import ScreeningLimits
 
 # %% tags=["parameters"]
 preset = "standard"

@@ -18,7 +18,7 @@ import math
 import crowdnerf_lab as cn
 from crowdnerf_lab.cameras import rotation_angle
 from crowdnerf_lab.captures.exporting import write_colmap, write_transforms
-from crowdnerf_lab.captures.georegistration import similarity_between
+from crowdnerf_lab.captures.poses.georegistration import similarity_between
 from crowdnerf_lab.captures.spoiling import moved_elsewhere
 
 # %% tags=["parameters"]

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, project
-from crowdnerf_lab.captures.georegistration import Similarity
+from crowdnerf_lab.captures.poses.georegistration import Similarity
 from crowdnerf_lab.fields.grid_field import PackedSamples
 from crowdnerf_lab.kernels import reference
 from crowdnerf_lab.pixels import rays_of_pixels

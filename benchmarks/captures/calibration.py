@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 
 from crowdnerf_lab.cameras import rotation_angle
-from crowdnerf_lab.captures.adding import add_captures
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Consent, Photo, Pose, ReportedPose, Truth, concert
-from crowdnerf_lab.captures.calibration import calibrate
-from crowdnerf_lab.captures.calibration_report import CalibrationReport
-from crowdnerf_lab.captures.georegistration import similarity_between
+from crowdnerf_lab.captures.poses.adding import add_captures
+from crowdnerf_lab.captures.poses.calibration import calibrate
+from crowdnerf_lab.captures.poses.georegistration import similarity_between
+from crowdnerf_lab.captures.poses.report import CalibrationReport
+from crowdnerf_lab.captures.poses.structure_from_motion import MotionSettings
 from crowdnerf_lab.captures.reading import read_captures
-from crowdnerf_lab.captures.structure_from_motion import MotionSettings
 
 Figures = dict[str, float | int | str]
 EXHAUSTIVE = MotionSettings(pairs="exhaustive")

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from crowdnerf_lab.captures.anonymisation import anonymised, hidden_pixels
 from crowdnerf_lab.captures.bundle import concert
-from crowdnerf_lab.captures.faces import find_faces
 from crowdnerf_lab.captures.photos import read_photo
+from crowdnerf_lab.captures.privacy.anonymisation import anonymised, hidden_pixels
+from crowdnerf_lab.captures.privacy.faces import find_faces
 
 SIZES = (12, 16, 20, 32, 64, 128)
 """Heights of the faces, chin to forehead, pixels."""

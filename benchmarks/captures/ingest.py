@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from crowdnerf_lab.captures.ingest import JOURNAL
+from crowdnerf_lab.captures.intake.ingest import JOURNAL
 
 SIZE = (640, 480)
 PHOTOS_A_UE = 50
@@ -30,7 +30,7 @@ WITH_FACES = 16
 """Photos of the run that searches for faces."""
 _PROGRAM = """
 import json, sys, time
-from crowdnerf_lab.captures.ingest import ingest
+from crowdnerf_lab.captures.intake.ingest import ingest
 began = time.perf_counter()
 captures, report = ingest(sys.argv[1], sys.argv[2], faces=sys.argv[3] == "faces", progress=False)
 print(json.dumps({

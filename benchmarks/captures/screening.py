@@ -18,16 +18,16 @@ import numpy as np
 import skimage
 import torch
 
-from crowdnerf_lab.captures import constructed_attacks as attacks
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Consent, Photo, ReportedPose, concert
-from crowdnerf_lab.captures.calibration import calibrate
-from crowdnerf_lab.captures.consistency import screen_poses
-from crowdnerf_lab.captures.photo_authenticity import grid_strength
-from crowdnerf_lab.captures.photo_measures import PhotoMeasures, measure_one, measures_of
 from crowdnerf_lab.captures.photos import read_photo
-from crowdnerf_lab.captures.screening import judge, screen
-from crowdnerf_lab.captures.screening_checks import USUAL_LIMITS
-from crowdnerf_lab.captures.screening_report import Check
+from crowdnerf_lab.captures.poses.calibration import calibrate
+from crowdnerf_lab.captures.screening import constructed_attacks as attacks
+from crowdnerf_lab.captures.screening.authenticity import grid_strength
+from crowdnerf_lab.captures.screening.checks import USUAL_LIMITS
+from crowdnerf_lab.captures.screening.consistency import screen_poses
+from crowdnerf_lab.captures.screening.measures import PhotoMeasures, measure_one, measures_of
+from crowdnerf_lab.captures.screening.report import Check
+from crowdnerf_lab.captures.screening.screen import judge, screen
 from crowdnerf_lab.scene import PosedScene
 
 REAL_PHOTOS = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png", "retina.jpg")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crowdnerf_lab.captures.constructed_sound import Hearing, Listener, clock_errors_s, write_crowd
-from crowdnerf_lab.captures.synchronisation import synchronise
+from crowdnerf_lab.captures.clocks.constructed_sound import Hearing, Listener, clock_errors_s, write_crowd
+from crowdnerf_lab.captures.clocks.synchronisation import synchronise
 
 STARTS_S = (5.0, 6.2, 4.1, 5.6)
 DISTANCES_M = (10.0, 80.0, 30.0, 55.0)

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet
-from crowdnerf_lab.captures.constructed_clips import write_clip
-from crowdnerf_lab.captures.constructed_sound import Hearing, heard, music
+from crowdnerf_lab.captures.clocks.constructed_sound import Hearing, heard, music
 from crowdnerf_lab.captures.photos import read_metadata, read_photo
 from crowdnerf_lab.captures.study import truth_of
+from crowdnerf_lab.captures.video.constructed_clips import write_clip
 
 CLIP_SECONDS = 8.0
 FRAMES_PER_SECOND = 15

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from crowdnerf_lab.captures.archives import ArchiveError, is_archive, unpack
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, Consent, read_bundle
 from crowdnerf_lab.captures.documents import CaptureError, read_document
 from crowdnerf_lab.captures.formats import (
@@ -28,6 +27,7 @@ from crowdnerf_lab.captures.formats import (
     transforms,
 )
 from crowdnerf_lab.captures.formats.pictures import visible
+from crowdnerf_lab.captures.intake.archives import ArchiveError, is_archive, unpack
 
 logger = logging.getLogger(__name__)
 

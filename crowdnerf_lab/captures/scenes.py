@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from crowdnerf_lab.captures.bundle import CaptureSet
-from crowdnerf_lab.captures.calibration import Align, Poses, calibrate
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.poses.calibration import Align, Poses, calibrate
+from crowdnerf_lab.captures.poses.given_poses import scene_of_given
 from crowdnerf_lab.captures.reading import read_captures
-from crowdnerf_lab.captures.screening import screen
+from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.scene import PosedScene, check_trainable
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Consent, Photo, Pose, ReportedPose
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.screening import screen
+from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.fields.appearance import linear_to_srgb, srgb_to_linear
 from crowdnerf_lab.files import write_atomically
 from crowdnerf_lab.pose_refinement import perturbed

@@ -16,7 +16,7 @@ from torch import Tensor
 from crowdnerf_lab.cameras import Cameras, pinhole
 from crowdnerf_lab.captures.bundle import CaptureSet, Photo
 from crowdnerf_lab.captures.photos import PhotoError, read_photo
-from crowdnerf_lab.captures.screening_report import Check, ScreeningReport, ScreeningRow
+from crowdnerf_lab.captures.screening.report import Check, ScreeningReport, ScreeningRow
 from crowdnerf_lab.figures.pictures import contact_sheet
 from crowdnerf_lab.figures.style import (
     COLOUR_OF,

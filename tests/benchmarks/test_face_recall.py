@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.captures import faces as benchmark
-from crowdnerf_lab.captures.faces import Face
+from crowdnerf_lab.captures.privacy.faces import Face
 
 
 @pytest.fixture

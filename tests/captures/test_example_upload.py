@@ -8,10 +8,10 @@ import torch
 
 from crowdnerf_lab.captures.bundle import concert
 from crowdnerf_lab.captures.example_upload import CLIP_SECONDS, ExampleUpload, pan, write_example_upload
-from crowdnerf_lab.captures.photo_quality import sharpness_of
 from crowdnerf_lab.captures.photos import PhotoError, read_photo
 from crowdnerf_lab.captures.reading import read_captures
-from crowdnerf_lab.captures.videos import frames, read_clip_metadata, read_sound
+from crowdnerf_lab.captures.screening.quality import sharpness_of
+from crowdnerf_lab.captures.video.videos import frames, read_clip_metadata, read_sound
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from crowdnerf_lab.cameras import Cameras, project
 from crowdnerf_lab.captures.exporting import write_colmap, write_transforms
-from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.poses.given_poses import scene_of_given
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.scene import PosedScene
 from tests.toy_field import toy_scene

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from crowdnerf_lab.captures.archives import ArchiveError, unpack
-from crowdnerf_lab.captures.constructed_clips import write_clip
+from crowdnerf_lab.captures.intake.archives import ArchiveError, unpack
+from crowdnerf_lab.captures.intake.sandbox import Job, Sandbox, SandboxLimits
+from crowdnerf_lab.captures.intake.unsafe_files import UnsafeFileError, refuse_unsafe
 from crowdnerf_lab.captures.photos import PHOTO_PIXELS, PhotoError, read_metadata, read_opacity, read_photo
-from crowdnerf_lab.captures.sandbox import Job, Sandbox, SandboxLimits
-from crowdnerf_lab.captures.unsafe_files import UnsafeFileError, refuse_unsafe
-from crowdnerf_lab.captures.videos import VideoError, frames, read_clip_metadata, read_sound
+from crowdnerf_lab.captures.video.constructed_clips import write_clip
+from crowdnerf_lab.captures.video.videos import VideoError, frames, read_clip_metadata, read_sound
 from tests.captures.fuzzing import HUGE, many, mutants
 
 LIMITS = SandboxLimits(cpu_seconds=10, wall_seconds=60.0, memory_mb=1024)

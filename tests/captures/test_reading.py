@@ -9,7 +9,7 @@ import pytest
 
 from crowdnerf_lab.captures.bundle import CaptureSet, Consent, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.poses.given_poses import scene_of_given
 from crowdnerf_lab.captures.reading import read_captures, summary
 from tests.captures.formats.known_scene import SIZE, KnownCamera, disagreement, known_cameras, picture, pictures
 from tests.captures.formats.test_colmap import write_binary

@@ -10,8 +10,8 @@ from PIL import Image
 
 from crowdnerf_lab.captures import scenes
 from crowdnerf_lab.captures.bundle import concert, write_captures
-from crowdnerf_lab.captures.calibration import CalibrationError
 from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.poses.calibration import CalibrationError
 from crowdnerf_lab.captures.scenes import read_scene
 
 

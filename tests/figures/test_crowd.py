@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crowdnerf_lab import figures
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole, project
 from crowdnerf_lab.captures.bundle import concert
-from crowdnerf_lab.captures.screening import Check, ScreeningReport, ScreeningRow
+from crowdnerf_lab.captures.screening.screen import Check, ScreeningReport, ScreeningRow
 from crowdnerf_lab.figures.crowd import frustum_lines
 from crowdnerf_lab.figures.style import COLOUR_OF
 

@@ -22,7 +22,7 @@ from crowdnerf_lab.captures.formats import takeout
 from crowdnerf_lab.captures.formats.calibrated import capture_of, pseudonyms
 from crowdnerf_lab.captures.formats.pictures import PHOTO_SUFFIXES, is_photo, is_video, is_writable, media_in
 from crowdnerf_lab.captures.photos import PhotoError, read_metadata
-from crowdnerf_lab.captures.videos import ClipMetadata, VideoError, read_clip_metadata
+from crowdnerf_lab.captures.video.videos import ClipMetadata, VideoError, read_clip_metadata
 from crowdnerf_lab.files import FileError, inside
 
 LOOKED_FOR = "a photo or video"

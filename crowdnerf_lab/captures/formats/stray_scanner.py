@@ -17,7 +17,7 @@ from crowdnerf_lab.captures.documents import DOCUMENT_BYTES, CaptureError
 from crowdnerf_lab.captures.formats.calibrated import calibrated_photo, captures_of
 from crowdnerf_lab.captures.formats.lens import Lens
 from crowdnerf_lab.captures.formats.pictures import Pictures, is_photo, visible
-from crowdnerf_lab.captures.videos import VideoError, pictures
+from crowdnerf_lab.captures.video.videos import VideoError, pictures
 from crowdnerf_lab.files import write_atomically
 
 LOOKED_FOR = "odometry.csv with camera_matrix.csv (Stray Scanner)"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from crowdnerf_lab.cameras import project
 from crowdnerf_lab.captures.bundle import CaptureSet
-from crowdnerf_lab.captures.given_poses import camera_of
+from crowdnerf_lab.captures.poses.given_poses import camera_of
 
 SIZE = (64, 48)
 POINTS = np.array([[0.3, -0.2, 0.1], [-0.7, 0.4, 0.5], [0.1, 0.9, -0.6], [0.5, 0.2, 0.8], [-0.4, -0.6, -0.3]])

@@ -15,7 +15,7 @@ from crowdnerf_lab.captures.bundle import CaptureSet, Consent, concert, read_bun
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.formats import phone_folder
 from crowdnerf_lab.captures.reading import read_captures
-from crowdnerf_lab.captures.videos import ClipMetadata, VideoError
+from crowdnerf_lab.captures.video.videos import ClipMetadata, VideoError
 
 LATITUDE, LONGITUDE, ALTITUDE = 48.9244, 2.3602, 40.0
 FILM = ClipMetadata(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crowdnerf_lab.captures.documents import CaptureError
-from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.poses.given_poses import scene_of_given
 from crowdnerf_lab.captures.reading import read_captures
 from tests.captures.formats.known_scene import disagreement, known_cameras, pictures
 from tests.captures.formats.test_colmap import write_binary

@@ -8,7 +8,7 @@ import torch
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.formats import stray_scanner
 from crowdnerf_lab.captures.reading import read_captures
-from crowdnerf_lab.captures.videos import VideoError
+from crowdnerf_lab.captures.video.videos import VideoError
 from tests.captures.formats.known_scene import SIZE, disagreement, known_cameras, pictures, quaternion, z_up
 
 CAMERAS = [

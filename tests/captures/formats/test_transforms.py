@@ -13,7 +13,7 @@ from crowdnerf_lab.cameras import look_at, project
 from crowdnerf_lab.captures.axes import opencv_to_opengl
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.exporting import write_transforms
-from crowdnerf_lab.captures.given_poses import scene_of_given
+from crowdnerf_lab.captures.poses.given_poses import scene_of_given
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.scene import PosedScene, SceneError
 

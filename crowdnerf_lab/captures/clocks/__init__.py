@@ -1,0 +1,1 @@
+"""One clock for a crowd, by what its clips heard."""

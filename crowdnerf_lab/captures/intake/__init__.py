@@ -1,0 +1,1 @@
+"""What strangers send, taken in: limits, sandboxes, journal."""

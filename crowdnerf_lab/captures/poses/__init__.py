@@ -1,0 +1,1 @@
+"""Where the phones were: structure from motion, georegistration, calibration."""

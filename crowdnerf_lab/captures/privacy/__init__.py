@@ -1,0 +1,1 @@
+"""Nobody recognisable, nothing told that need not be, and anybody can leave."""

@@ -1,0 +1,1 @@
+"""Which photos help: what is measured on them, the checks, the report."""

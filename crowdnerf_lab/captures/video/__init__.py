@@ -1,0 +1,1 @@
+"""Clips: reading them as phones make them, and the frames worth keeping."""
