@@ -39,6 +39,7 @@ from crowdnerf_lab.captures.intake.one_file import Upload, digest_in, probe, tak
 from crowdnerf_lab.captures.intake.report import IngestReport, IngestRow, refusal_row
 from crowdnerf_lab.captures.intake.sandbox import Job, Outcome, Sandbox, SandboxError, SandboxLimits
 from crowdnerf_lab.captures.privacy.faces import FaceError, find_faces
+from crowdnerf_lab.captures.privacy.tombstones import was_forgotten
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.screening.screen import ScreeningLimits, ScreeningReport, judge, measure_one
 from crowdnerf_lab.files import FileError, sha256_of
@@ -190,7 +191,7 @@ def _taken_in(
             run.finish(outcome)
             bar.update(len(run.rows) - bar.n)
         bar.update(len(run.rows) - bar.n)
-        left_out = tuple(refusal_row(left.file, "", left.problem) for left in uploaded.source.left_out)
+        left_out = tuple(refusal_row(left.file, "", run.told(left.problem)) for left in uploaded.source.left_out)
         report = IngestReport(
             rows=tuple(sorted((*left_out, *run.rows), key=lambda row: (row.ue, row.file))),
             seconds=time.perf_counter() - began,
@@ -230,6 +231,11 @@ class _Run:
     def jobs(self) -> Iterator[Job]:
         """One job for each file that is not in the folder yet, the next only when it is asked for."""
         for capture in self.uploaded.captures:
+            if was_forgotten(self.root, capture.ue):
+                problem = f"{capture.ue} asked to be forgotten here; send it under another pseudonym, with new consent"
+                files = [photo.file for photo in capture.photos] + [clip.file for clip in capture.clips]
+                self.rows += [refusal_row(file, capture.ue, problem) for file in files]
+                continue
             for photo in capture.photos:
                 yield from self._job(capture.model_copy(update={"photos": (photo,), "clips": ()}), photo.file)
             for clip in capture.clips:
@@ -243,9 +249,13 @@ class _Run:
         entry = Entry(digest=upload.digest, file=outcome.job.about, ue=upload.capture.ue, photos=outcome.value or ())
         if outcome.error is not None or not entry.photos:
             problem = outcome.error or f"{entry.file} gave no photo; send a longer or sharper video"
-            entry = entry.model_copy(update={"refused": str(problem) or type(problem).__name__})
+            entry = entry.model_copy(update={"refused": self.told(str(problem)) or type(problem).__name__})
         self.journal.append(entry)
         self._keep(entry)
+
+    def told(self, problem: str) -> str:
+        """A problem as its sender may read it: files by their names in the upload, not by where they lie here."""
+        return problem.replace(f"{self.uploaded.root}{os.sep}", "")
 
     def _keep(self, entry: Entry, *, earlier: bool = False) -> None:
         """earlier: taken in by a run that was stopped."""

@@ -21,7 +21,7 @@ from crowdnerf_lab.captures.formats.pictures import is_video
 from crowdnerf_lab.captures.intake.unsafe_files import refuse_unsafe
 from crowdnerf_lab.captures.photos import PhotoError, read_metadata, read_opacity, read_photo
 from crowdnerf_lab.captures.privacy.protection import protected, write_pixels
-from crowdnerf_lab.captures.video.frame_selection import selected_frames
+from crowdnerf_lab.captures.video.frame_selection import photo_of_frame, selected_frames
 from crowdnerf_lab.captures.video.videos import VideoError, read_clip_metadata
 from crowdnerf_lab.files import inside, write_atomically
 
@@ -88,20 +88,9 @@ def take_clip(upload: Upload) -> tuple[Photo, ...]:
     from_clip = f"{upload.name}{upload.source.suffix.lower()}"
     photos = []
     for frame in selected_frames(upload.source):
-        height, width = frame.image.shape[:2]
         file = f"{upload.name}_{round(frame.time_s * 1000):08d}.jpg"
-        photos.append(
-            Photo(
-                file=file,
-                width=width,
-                height=height,
-                focal_px=clip.focal_px,
-                time_s=clip.time_s + frame.time_s,
-                gps=clip.gps and clip.gps.model_copy(update={"heading": None}),
-                from_clip=from_clip,
-                **_write_protected(frame.image, file, upload),
-            )
-        )
+        hidden = _write_protected(frame.image, file, upload)
+        photos.append(photo_of_frame(frame, clip, file).model_copy(update={"from_clip": from_clip, **hidden}))
     return tuple(photos)
 
 

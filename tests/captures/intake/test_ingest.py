@@ -27,6 +27,7 @@ from crowdnerf_lab.captures.intake.one_file import probe
 from crowdnerf_lab.captures.intake.sandbox import Sandbox
 from crowdnerf_lab.captures.photos import read_opacity, read_photo
 from crowdnerf_lab.captures.privacy.faces import find_faces
+from crowdnerf_lab.captures.privacy.forgetting import forget
 from crowdnerf_lab.captures.reading import read_captures
 from crowdnerf_lab.captures.screening.screen import ScreeningLimits, screen
 from crowdnerf_lab.captures.video.constructed_clips import write_clip
@@ -154,6 +155,30 @@ def test_uploads_that_come_one_by_one_make_one_event(sandbox, tmp_path):
     first, second = captures.photos
     assert second.gps.position[1] - first.gps.position[1] == pytest.approx(111.3, abs=0.5)
     assert second.time_s - first.time_s == pytest.approx(10)
+
+
+@pytest.mark.row("S63")
+def test_who_asked_to_be_forgotten_is_not_taken_in_again(sandbox, tmp_path):
+    upload = folder_of(tmp_path / "upload")
+    ingest(upload, tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    forget("ue00", tmp_path / "event")
+    save(upload / "ue00/new.jpg", 77)
+    captures, report = ingest(upload, tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    assert [capture.ue for capture in captures.captures] == ["ue01"]
+    assert {row.file for row in report.refused} == {f"ue00/{name}.jpg" for name in ("0", "1", "2", "new")}
+    assert all("asked to be forgotten" in row.reason for row in report.refused)
+    assert not report.interrupted
+
+
+def test_reasons_name_files_as_their_sender_does(sandbox, tmp_path):
+    upload = folder_of(tmp_path / "upload", ues=1, photos=1)
+    (upload / "ue00/page.jpg").write_bytes(b"<html>")
+    (upload / "ue00/half.jpg").write_bytes((upload / "ue00/0.jpg").read_bytes()[:-200])
+    _, report = ingest(upload, tmp_path / "event", sandbox=sandbox, **NO_FACES)
+    assert {row.file for row in report.refused} == {"ue00/page.jpg", "ue00/half.jpg"}
+    for row in report.refused:
+        assert row.reason.startswith(row.file)
+        assert str(tmp_path) not in row.reason + row.remedy
 
 
 @pytest.mark.row("S20")
