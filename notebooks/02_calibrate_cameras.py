@@ -7,7 +7,7 @@
 # **Predict.** GPS errs by metres and a compass by degrees. With a pose wrong by 3 m and 6°, by how many pixels does a
 # point on the stage, 15 m away, miss its place in a photo 320 pixels wide?
 #
-# **Time.** 3 minutes on two CPU cores, most of it structure from motion; a GPU changes nothing here.
+# **Time.** 2 minutes on two CPU cores, a quarter of it structure from motion.
 #
 # **Needs.** The screened photos of [notebook 1](01_crowd_ingest.ipynb), or of your own `folder`; made if missing.
 # Structure from motion is pycolmap's, the extra `colmap`.

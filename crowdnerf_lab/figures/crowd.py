@@ -31,6 +31,8 @@ from crowdnerf_lab.figures.style import (
 )
 from crowdnerf_lab.scene import area_resized
 
+FROM_BEHIND_THE_CROWD = {"eye": {"x": -0.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.25}}
+"""Where a map in space is looked at from: the stage is north."""
 PANELS_IN_A_ROW = 4
 MOST_PANELS = 10
 """More could no longer be read."""
@@ -80,7 +82,7 @@ def capture_map(
     """
     figure = go.Figure()
     if points is not None:
-        usual = _among_the_middle(points, 0.98)
+        usual = among_the_middle(points, 0.98)
         points = points[usual]
         point_colours = None if point_colours is None else point_colours[usual]
         figure.add_trace(
@@ -115,7 +117,7 @@ def capture_map(
             "xaxis": {**axis, "title": "east, m"},
             "yaxis": {**axis, "title": "north, m"},
             "zaxis": {**axis, "title": "up, m"},
-            "camera": {"eye": {"x": -0.5, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.25}},
+            "camera": FROM_BEHIND_THE_CROWD,
         },
     )
     return figure
@@ -198,7 +200,8 @@ def frustum_lines(cameras: Cameras, depth: float) -> NDArray[np.float32]:
     return torch.stack([a, b, c, d, a, eye, b, gap, c, eye, d, gap], dim=1).reshape(-1, 3).numpy()
 
 
-def _among_the_middle(points: Float[Tensor, "n 3"], fraction: float) -> Bool[Tensor, "n"]:
+def among_the_middle(points: Float[Tensor, "n 3"], fraction: float) -> Bool[Tensor, "n"]:
+    """Points that lie within the middle fraction of every axis: a few mistaken ones lie very far away."""
     tails = torch.tensor([(1 - fraction) / 2, (1 + fraction) / 2], dtype=points.dtype)
     low, high = torch.quantile(points, tails, dim=0) if len(points) else (points.new_zeros(3), points.new_zeros(3))
     return ((points >= low) & (points <= high)).all(-1)

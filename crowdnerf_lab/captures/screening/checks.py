@@ -81,15 +81,20 @@ class Candidate:
         """The photo's name in its captures."""
         return self.photo.file
 
+    @property
+    def source(self) -> tuple[str, str | None]:
+        """A phone's photos are one source and each of its clips another: they differ in size, noise and exposure."""
+        return self.ue, self.photo.from_clip
+
 
 @dataclass(frozen=True)
 class Comparison:
     """A check against other photos.
 
     values: what was measured, by photo. allowance: how far behind is too far; deviations: the same in robust standard
-    deviations of the others, if there are `CROWD` of them and it is more. by_ue: whether a photo is first judged by its
-    own UE's others. harmless: a value up to which nothing fails, whatever the others have. slack: what a photo is
-    forgiven beyond that. finding, in_words: what to say of a photo that fails, and how to say a value.
+    deviations of the others, if there are `CROWD` of them and it is more. by_ue: whether a photo is first judged by the
+    others of its own UE and source. harmless: a value up to which nothing fails, whatever the others have. slack: what
+    a photo is forgiven beyond that. finding, in_words: what to say of a photo that fails, and how to say a value.
     """
 
     check: Check
@@ -132,15 +137,15 @@ def compared(candidates: Sequence[Candidate], comparisons: Sequence[Comparison])
 def judge_by(comparison: Comparison, candidates: Sequence[Candidate], *, standing: set[str]) -> list[ScreeningRow]:
     """One check of every candidate, against those still standing."""
     values = comparison.values
-    yardsticks: dict[str, list[str]] = {}
+    yardsticks: dict[tuple[str, str | None], list[str]] = {}
     for candidate in candidates:
         if candidate.file in standing and candidate.file in values:
-            yardsticks.setdefault(candidate.ue, []).append(candidate.file)
+            yardsticks.setdefault(_group(candidate, comparison), []).append(candidate.file)
     worse = 1 if comparison.check in LARGE_IS_BAD else -1
     crowd = _centre_and_spread(_crowd_values(comparison, yardsticks))
     rows = []
     for candidate in candidates:
-        own = [values[file] for file in yardsticks.get(candidate.ue, ()) if file != candidate.file]
+        own = [values[file] for file in yardsticks.get(_group(candidate, comparison), ()) if file != candidate.file]
         by_own = bool(own) and comparison.by_ue
         reference, spread = (statistics.median(own), _centre_and_spread(own)[1]) if by_own else crowd
         threshold = reference + worse * max(comparison.allowance, comparison.deviations * spread)
@@ -164,6 +169,11 @@ def judge_by(comparison: Comparison, candidates: Sequence[Candidate], *, standin
             )
         )
     return rows
+
+
+def _group(candidate: Candidate, comparison: Comparison) -> tuple[str, str | None]:
+    """What a photo is part of, as one comparison sees it."""
+    return candidate.source if comparison.by_ue else (candidate.ue, None)
 
 
 def _of_what_it_is(measures: Mapping[str, PhotoMeasures], limits: ScreeningLimits) -> tuple[Comparison, ...]:
@@ -292,7 +302,7 @@ def _of_quality(measures: Mapping[str, PhotoMeasures], limits: ScreeningLimits) 
     )
 
 
-def _crowd_values(comparison: Comparison, yardsticks: Mapping[str, Sequence[str]]) -> list[float]:
+def _crowd_values(comparison: Comparison, yardsticks: Mapping[tuple[str, str | None], Sequence[str]]) -> list[float]:
     """What the crowd is taken to have: one value a UE where UEs are judged as a whole and there are enough of them."""
     values = comparison.values
     if not comparison.by_ue and len(yardsticks) >= CROWD:

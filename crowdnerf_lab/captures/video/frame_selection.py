@@ -35,7 +35,9 @@ JPEG_QUALITY = 95
 class SelectionSettings:
     """spacing: how far the picture moves from one frame to the next, as a fraction of its width. longest_gap_s: a
     still camera gives a frame this often. fewest, most: frames a clip, unless it has less. soft: stops less sharp than
-    the clip's good frames (its upper quartile) is blurred. looks_per_s: pictures measured a second.
+    the clip's good frames (its upper quartile) is blurred; softer: so is what is that much less sharp than the good
+    ones from which the picture has moved by at most `nearby` widths, which show much the same. looks_per_s: pictures
+    measured a second.
     """
 
     spacing: float = 0.08
@@ -43,6 +45,8 @@ class SelectionSettings:
     fewest: int = 3
     most: int = 200
     soft: float = 1.0
+    softer: float = 0.5
+    nearby: float = 0.3
     looks_per_s: float = 15.0
 
     def __post_init__(self) -> None:
@@ -128,13 +132,26 @@ def chosen(looks: Sequence[Look], settings: SelectionSettings) -> tuple[Look, ..
         if group not in sharpest or look.sharpness > sharpest[group].sharpness:
             sharpest[group] = look
     winners = list(sharpest.values())
-    blurred = float(np.quantile([look.sharpness for look in looks], 0.75)) - settings.soft
-    sharp = [look for look in winners if look.sharpness >= blurred]
+    blurred = _good([look.sharpness for look in looks]) - settings.soft
+    sharp = [
+        look
+        for look in winners
+        if look.sharpness >= max(blurred, _good(_nearby(looks, look, settings.nearby)) - settings.softer)
+    ]
     for candidates in (_apart(sharp, settings), sharp):
         if len(candidates) >= settings.fewest:
             return tuple(candidates)
     best = sorted(winners, key=lambda look: look.sharpness, reverse=True)[: settings.fewest]
     return tuple(sorted(best, key=lambda look: look.time_s))
+
+
+def _good(sharpness: Sequence[float]) -> float:
+    """The upper quartile: what a picture is like that is not blurred."""
+    return float(np.quantile(sharpness, 0.75))
+
+
+def _nearby(looks: Sequence[Look], look: Look, within: float) -> list[float]:
+    return [other.sharpness for other in looks if abs(other.path - look.path) <= within]
 
 
 def photos_from_clips(

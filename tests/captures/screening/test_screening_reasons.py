@@ -155,6 +155,17 @@ def test_a_noisy_photo_is_judged_by_its_ues_others():
     assert reasons(judged(event(*crowd(), ue), {f"n{part}": invisible[part] for part in range(3)})) == {}
 
 
+def test_photos_and_a_clips_frames_of_one_ue_are_judged_apart():
+    """A phone's video is quieter than its photos; a frame that is noisy among the clip's frames is still found."""
+    photos = [at(0.05 * part, file=f"p{part}") for part in range(3)]
+    frames = [at(0.05 * part, file=f"f{part}", from_clip="clip.mp4") for part in range(4)]
+    loud, quiet = math.log2(8 / 255), math.log2(1 / 255)
+    noise = {photo.file: {"noise": loud} for photo in photos} | {frame.file: {"noise": quiet} for frame in frames}
+    assert reasons(judged(event(*crowd(), capture("filming", *photos, *frames)), noise)) == {}
+    noise["f3"] = {"noise": loud}
+    assert reasons(judged(event(*crowd(), capture("filming", *photos, *frames)), noise)) == {"f3": "noise"}
+
+
 @given(st.floats(0, 30), st.integers(0, 5))
 def test_noise_is_measured_as_it_was_made(deviation, seed):
     grey = np.full((96, 96, 3), 128.0) + np.random.default_rng(seed).normal(0, deviation, (96, 96, 1))

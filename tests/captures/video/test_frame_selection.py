@@ -205,3 +205,20 @@ def test_the_place_of_a_clip_with_a_full_pose_is_kept() -> None:
     assert (photo.width, photo.height, photo.time_s, photo.reported) == (40, 30, 10.5, None)
     assert photo.gps is not None
     assert photo.gps.position == (4.0, 5.0, 6.0)
+
+
+def test_what_is_less_sharp_than_what_shows_the_same_is_blurred() -> None:
+    """Slow, a swing, slow, and a part of the scene that has less detail: only the swing is left out."""
+    slow, swing, again = np.linspace(0.0, 0.1, 15), np.linspace(0.12, 0.5, 5), np.linspace(0.52, 0.6, 15)
+    plain = np.linspace(2.0, 2.4, 15)
+    sharpness = [-4.8] * 15 + [-5.6] * 5 + [-4.8] * 15 + [-5.6] * 15
+    looks = [
+        Look(time_s=index / 15, sharpness=sharp, stretch=int(path / 0.08), path=float(path))
+        for index, (path, sharp) in enumerate(zip(np.concatenate([slow, swing, again, plain]), sharpness, strict=True))
+    ]
+    taken = chosen(looks, SelectionSettings())
+    assert [look for look in taken if 0.12 <= look.path <= 0.5] == []
+    assert [look for look in taken if look.path < 0.12]
+    assert len([look for look in taken if look.path >= 2]) >= 3
+    believing = chosen(looks, SelectionSettings(softer=np.inf))
+    assert [look for look in believing if 0.12 <= look.path <= 0.5]
