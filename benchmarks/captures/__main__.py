@@ -8,20 +8,12 @@ CROWDNERF_LUND and CROWDNERF_FOX may name folders of photos; without them the ro
 """
 
 import argparse
-import importlib
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from benchmarks.captures.parts import PARTS, measured
 from benchmarks.conditions import conditions, finish, print_table
-
-PARTS = ("screening", "faces", "synchronisation", "ingest", "calibration")
-
-
-def measured(part: str, quick: bool) -> dict[str, Any]:
-    """The figures of one part, and its conditions."""
-    module = importlib.import_module(f"benchmarks.captures.{part}")
-    return module.measure(quick=quick)
 
 
 def main() -> None:
