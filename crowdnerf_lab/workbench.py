@@ -18,6 +18,7 @@ from torch import Tensor
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.intake.ingest import ingest
 from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.poses.calibration import Align, CalibrationReport, Poses, calibrate
 from crowdnerf_lab.captures.screening.screen import screen
@@ -81,8 +82,6 @@ class Workbench:
         """What the crowd sent: the concert as it is, or one's own captures, taken in as an upload would be."""
         if self.folder is None:
             return concert()
-        from crowdnerf_lab.captures.intake.ingest import ingest
-
         root = self.root / "received"
         if not (root / MANIFEST).exists():
             ingest(self.folder, root)

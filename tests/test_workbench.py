@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from crowdnerf_lab.captures.documents import CaptureError
+from crowdnerf_lab.captures.exporting import write_transforms
 from crowdnerf_lab.contributors import contributors_in
 from crowdnerf_lab.fields.baked import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
 from crowdnerf_lab.workbench import RUNS_VARIABLE, Workbench, open_workbench
+from tests.toy_field import toy_scene
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,20 @@ def test_a_kept_field_and_student_are_taken_up_again(bench: Workbench):
     student = RayMLP(planes_across(bench.scene().cameras, bench.scene().bounds), "XS")
     assert set(contributors_in(bench.keep_student(student)) or ()) == learned_from
     assert torch.equal(bench.picture(bench.student()), bench.picture(student))
+
+
+def test_captures_of_ones_own_are_taken_in_and_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A scene whose cameras another program found: its own views judge a field, and no concert is needed."""
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path / "runs"))
+    scene = toy_scene()
+    write_transforms(scene.with_split(range(len(scene)), []), tmp_path / "mine")
+    own = open_workbench("tiny", folder=tmp_path / "mine")
+    assert own.root.parent == tmp_path / "runs" / "tiny"
+    assert own.align == "metadata"
+    kept = own.captures()
+    assert 3 <= len(kept.photos) <= len(scene)
+    assert all(photo.camera and photo.faces is not None for photo in kept.photos)
+    assert set(own.recorded_poses()) == {"another tool"}
+    assert 1 <= len(own.views()) <= own.preset.held_out_views
+    with pytest.raises(CaptureError, match="nowhere does not exist"):
+        open_workbench("tiny", folder=tmp_path / "nowhere")
