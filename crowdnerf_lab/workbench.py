@@ -104,6 +104,11 @@ class Workbench:
         """What the frame of structure from motion is fitted to: the truth where known, else what phones report."""
         return "truth" if self.folder is None else "metadata"
 
+    @property
+    def located(self) -> bool:
+        """Whether phones say where they were."""
+        return any(photo.reported or photo.gps for photo in self.captures_to_calibrate().photos)
+
     def recorded_poses(self) -> dict[str, tuple[PosedScene, CalibrationReport]]:
         """The captures to calibrate in every frame that their records tell of: the phones' own, another tool's, the
         truth of a simulation."""

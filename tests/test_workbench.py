@@ -99,6 +99,7 @@ def test_captures_of_ones_own_are_taken_in_and_kept_apart(tmp_path: Path, monkey
     own = open_workbench("tiny", folder=tmp_path / "mine")
     assert own.root.parent == tmp_path / "runs" / "tiny"
     assert own.align == "metadata"
+    assert not own.located
     kept = own.captures()
     assert 3 <= len(kept.photos) <= len(scene)
     assert all(photo.camera and photo.faces is not None for photo in kept.photos)
