@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -45,6 +46,11 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return write_atomically(path, lambda temporary: _fill(temporary, content))
 
 
+def write_copy(path: Path, source: Path) -> Path:
+    """Copy a file's bytes atomically."""
+    return write_atomically(path, lambda temporary: _copied(source, temporary))
+
+
 def write_json(path: Path, document: Any) -> Path:
     """Write a JSON document atomically, readable by people."""
     return write_bytes(path, (json.dumps(document, indent=1, sort_keys=False, allow_nan=False) + "\n").encode())
@@ -65,6 +71,10 @@ def inside(root: Path, relative: str) -> Path:
     if not path.resolve().is_relative_to(Path(root).resolve()):
         raise FileError(f"path {relative!r} leaves {root} through a symbolic link; copy the file into the folder")
     return path
+
+
+def _copied(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def _fill(path: Path, content: bytes) -> None:

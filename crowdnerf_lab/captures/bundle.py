@@ -6,11 +6,9 @@ entries may name the same file. Poses are camera-to-world 3x4, OpenCV axes; the 
 
 import math
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -19,7 +17,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from crowdnerf_lab.cameras import invalid_poses
 from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, read_document
-from crowdnerf_lab.files import FileError, inside, write_atomically, write_json
+from crowdnerf_lab.files import FileError, inside, write_copy, write_json
 
 FORMAT = "crowdnerf_lab.captures"
 VERSION = 2
@@ -311,7 +309,7 @@ def write_captures(captures: CaptureSet, root: Path | str) -> Path:
     _check_files(captures, root / MANIFEST)
     if root.resolve() != captures.root.resolve():
         for _, file in _named_files(captures):
-            write_atomically(inside(root, file), partial(_copy, captures.path_of(file)))
+            write_copy(inside(root, file), captures.path_of(file))
     return write_json(root / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
 
 
@@ -324,10 +322,6 @@ def concert() -> CaptureSet:
             f"no concert at {data / 'concert'}; work in a checkout, or set CROWDNERF_DATA to its data folder"
         )
     return read_bundle(data / "concert")
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
 
 
 def _check_format(path: Path, document: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole
 from crowdnerf_lab.captures.coverage import ASKED_VIEW, Coverage, Request
-from crowdnerf_lab.figures.crowd import FROM_BEHIND_THE_CROWD, among_the_middle, frustum_lines
+from crowdnerf_lab.figures.crowd import FROM_BEHIND_THE_CROWD, among_the_middle, columns_of, frustum_lines
 from crowdnerf_lab.figures.style import COLOUR_OF, FAINT, GRID, INK, QUALITATIVE, TEMPLATE, WIDTH, colours_of
 from crowdnerf_lab.scene import Bounds
 
@@ -51,14 +51,14 @@ def coverage_map(
             colour_bar = {"title": "photos", "thickness": 12, "len": 0.6}
             marker |= {"color": photos[::step][chosen].numpy(), "colorscale": SEEN_SCALE, "colorbar": colour_bar}
         figure.add_trace(
-            go.Scatter3d(**_columns(centres[::step][chosen].numpy()), mode="markers", marker=marker, name=name)
+            go.Scatter3d(**columns_of(centres[::step][chosen].numpy()), mode="markers", marker=marker, name=name)
         )
     if points is not None:
         usual = points[among_the_middle(points, 0.98)]
         thinned = usual[:: max(1, math.ceil(len(usual) / MOST_POINTS))].numpy()
         dots = {"size": 1.2, "color": FAINT}
         figure.add_trace(
-            go.Scatter3d(**_columns(thinned), mode="markers", marker=dots, name="scene points", hoverinfo="skip")
+            go.Scatter3d(**columns_of(thinned), mode="markers", marker=dots, name="scene points", hoverinfo="skip")
         )
     drawn_cameras = cameras[:: max(1, math.ceil(len(cameras) / MOST_CAMERAS))]
     lines = {f"the crowd ({len(cameras)})": (frustum_lines(drawn_cameras, frustum_m), FAINT)}
@@ -68,11 +68,11 @@ def coverage_map(
         lines["views to ask for"] = (frustum_lines(_cameras_of(asked), 2 * frustum_m), COLOUR_OF["phone"])
     for name, (rows, colour) in lines.items():
         line = {"color": colour, "width": 2 if colour == FAINT else 5}
-        figure.add_trace(go.Scatter3d(**_columns(rows), mode="lines", line=line, name=name, hoverinfo="skip"))
+        figure.add_trace(go.Scatter3d(**columns_of(rows), mode="lines", line=line, name=name, hoverinfo="skip"))
     if asked:
         figure.add_trace(
             go.Scatter3d(
-                **_columns(np.array([request.position for request in asked], np.float32)),
+                **columns_of(np.array([request.position for request in asked], np.float32)),
                 mode="text",
                 text=[str(rank) for rank in range(1, len(asked) + 1)],
                 hovertext=[request.why for request in asked],
@@ -168,7 +168,3 @@ def _cameras_of(asked: Sequence[Request]) -> Cameras:
     targets = torch.tensor([request.target for request in asked])
     focal = torch.full((len(asked),), 32 / (2 * math.tan(ASKED_VIEW / 2)))
     return pinhole(look_at(eyes, targets), focal, width=32, height=24)
-
-
-def _columns(rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    return {"x": rows[:, 0], "y": rows[:, 1], "z": rows[:, 2]}

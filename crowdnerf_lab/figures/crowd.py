@@ -87,7 +87,7 @@ def capture_map(
         point_colours = None if point_colours is None else point_colours[usual]
         figure.add_trace(
             go.Scatter3d(
-                **_columns(points.numpy()),
+                **columns_of(points.numpy()),
                 mode="markers",
                 marker={"size": 1.6, "color": FAINT if point_colours is None else _css_colours(point_colours)},
                 name="scene points",
@@ -97,7 +97,7 @@ def capture_map(
     for (name, cameras), colour in zip(groups.items(), colours_of(groups), strict=True):
         figure.add_trace(
             go.Scatter3d(
-                **_columns(frustum_lines(cameras, frustum_m)),
+                **columns_of(frustum_lines(cameras, frustum_m)),
                 mode="lines",
                 line={"color": colour, "width": 2.5},
                 name=f"{name} ({len(cameras)})",
@@ -244,7 +244,8 @@ def _reported_cameras(photos: Sequence[Photo]) -> Cameras:
     )
 
 
-def _columns(rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def columns_of(rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Points [n 3] as plotly takes them: x, y and z apart."""
     return {"x": rows[:, 0], "y": rows[:, 1], "z": rows[:, 2]}
 
 

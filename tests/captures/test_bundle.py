@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_no_half_written_folder(tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("crowdnerf_lab.captures.bundle.shutil.copyfile", no_space)
+    monkeypatch.setattr("crowdnerf_lab.files.shutil.copyfile", no_space)
     with pytest.raises(FileError, match=r"No space left.*free some space"):
         write_captures(captures, tmp_path / "copy")
     assert [path for path in (tmp_path / "copy").rglob("*") if path.is_file()] == []

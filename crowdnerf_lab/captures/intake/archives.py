@@ -40,8 +40,7 @@ _DAMAGE = (
     struct.error,
     EOFError,
     OSError,
-    NotImplementedError,
-    RuntimeError,
+    RuntimeError,  # also of a compression that Python cannot undo
     ValueError,
     OverflowError,
 )

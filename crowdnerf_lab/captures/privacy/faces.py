@@ -78,8 +78,6 @@ class FaceSearch:
 
 
 USUAL = FaceSearch()
-THOROUGH = FaceSearch(turns=tuple(eighth * math.pi / 4 for eighth in range(1, 8)))
-"""Copies at every 45 degrees: a few more of the faces that lie askew, in more than twice the time."""
 
 
 def find_faces(image: UInt8[Tensor, "h w 3"], *, search: FaceSearch = USUAL) -> tuple[Face, ...]:

@@ -6,10 +6,8 @@ recognises the venue in the pictures can place them on a map all the same.
 
 import logging
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +30,7 @@ from crowdnerf_lab.captures.privacy.embedded import embedded_in
 from crowdnerf_lab.captures.privacy.faces import USUAL, Face, FaceSearch
 from crowdnerf_lab.captures.privacy.protection import PrivacyError, protected, write_pixels
 from crowdnerf_lab.captures.privacy.records import read_record
-from crowdnerf_lab.files import write_atomically, write_json
+from crowdnerf_lab.files import write_copy, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -204,12 +202,8 @@ class _Copier:
     def _copied(self, file: str, name: str) -> str:
         source = self.captures.path_of(file)
         target = f"{name}{source.suffix.lower()}"
-        write_atomically(self.root / target, partial(_copy, source))
+        write_copy(self.root / target, source)
         return target
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
 
 
 def _left_out(captures: CaptureSet) -> Iterator[LeftOut]:

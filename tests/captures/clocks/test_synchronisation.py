@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason='no PyAV (pip install "crowdnerf-lab[video]")')
 
 from crowdnerf_lab.captures.bundle import CaptureSet, Photo, ReportedPose, read_bundle, write_captures
 from crowdnerf_lab.captures.clocks.constructed_sound import Hearing, Listener, clock_errors_s, write_crowd

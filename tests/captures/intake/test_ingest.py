@@ -183,7 +183,7 @@ def test_reasons_name_files_as_their_sender_does(sandbox, tmp_path):
 
 @pytest.mark.row("S20")
 def test_a_face_is_gone_before_anything_is_written(sandbox, tmp_path):
-    data = pytest.importorskip("skimage.data")
+    data = pytest.importorskip("skimage.data", reason='no scikit-image (pip install "crowdnerf-lab[geometry]")')
     face = Image.fromarray(data.astronaut()[0:300, 100:400])
     (tmp_path / "upload/ue00").mkdir(parents=True)
     face.save(tmp_path / "upload/ue00/a.png")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
-pytest.importorskip("av")
+pytest.importorskip("av", reason='no PyAV (pip install "crowdnerf-lab[video]")')
 
 from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Clip, Consent, GpsFix, ReportedPose, write_captures
 from crowdnerf_lab.captures.video.constructed_clips import write_clip

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-av = pytest.importorskip("av")
+av = pytest.importorskip("av", reason='no PyAV (pip install "crowdnerf-lab[video]")')
 
 from crowdnerf_lab.captures.video import containers  # noqa: E402
 from crowdnerf_lab.captures.video.constructed_clips import write_clip  # noqa: E402
