@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from crowdnerf_lab.distillation import Distillation, distil
     from crowdnerf_lab.enhanced_views import EnhancedView, enhanced_view
     from crowdnerf_lab.fields.appearance import Appearance
-    from crowdnerf_lab.fields.baked import BakedField, bake
+    from crowdnerf_lab.fields.baked import BakedField
+    from crowdnerf_lab.fields.baking import bake
     from crowdnerf_lab.fields.field import RadianceField
     from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP
     from crowdnerf_lab.fields.hash_grid import HashGrid
@@ -189,7 +190,8 @@ _NAMES_OF = {
     "distillation": ("Distillation", "distil"),
     "enhanced_views": ("EnhancedView", "enhanced_view"),
     "fields.appearance": ("Appearance",),
-    "fields.baked": ("BakedField", "bake"),
+    "fields.baked": ("BakedField",),
+    "fields.baking": ("bake",),
     "fields.field": ("RadianceField",),
     "fields.frequency_mlp": ("FrequencyMLP",),
     "fields.hash_grid": ("HashGrid",),

@@ -28,7 +28,8 @@ from crowdnerf_lab.devices.fitting import fit_to, reference_of
 from crowdnerf_lab.devices.measure import intrinsics
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
 from crowdnerf_lab.distillation import distil
-from crowdnerf_lab.fields.baked import BakedField, bake
+from crowdnerf_lab.fields.baked import BakedField
+from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.fields.storage import Field, load_field, save_field, sh_grid_of
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, load_light_field, save_light_field

@@ -8,7 +8,7 @@ import torch
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.exporting import write_transforms
 from crowdnerf_lab.contributors import contributors_in
-from crowdnerf_lab.fields.baked import bake
+from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
 from crowdnerf_lab.workbench import RUNS_VARIABLE, Workbench, open_workbench

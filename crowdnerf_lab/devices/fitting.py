@@ -29,7 +29,7 @@ from crowdnerf_lab.devices.measure import (
 )
 from crowdnerf_lab.devices.profile import DeviceProfile, Precision
 from crowdnerf_lab.devices.quantize import Feed, computes_in, quantize_static_int8, weight_only_int8
-from crowdnerf_lab.fields.baked import bake
+from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model, probe_psnr

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import look_at, pinhole
-from crowdnerf_lab.fields.baked import BakedField, BakedFieldError, bake, quantized_rows
+from crowdnerf_lab.fields.baked import BakedField, BakedFieldError
+from crowdnerf_lab.fields.baking import bake, quantized_rows
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.rendering import render_view
