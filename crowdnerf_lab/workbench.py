@@ -19,7 +19,6 @@ from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.intake.ingest import ingest
-from crowdnerf_lab.captures.photos import read_photo
 from crowdnerf_lab.captures.poses.calibration import Align, CalibrationReport, Poses, calibrate
 from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
@@ -129,16 +128,6 @@ class Workbench:
         """A scene as the preset trains on it: photos shrunk, held-out views few enough."""
         held_out = scene.held_out[: self.preset.held_out_views or None]
         return scene.with_split(scene.train.tolist(), held_out.tolist()).downscaled(self.preset.photo_downscale)
-
-    def clean_photo(self, index: int) -> Float[Tensor, "h w 3"]:
-        """Photo `index` of the scene as it would be without spoiling; known because the concert is rendered."""
-        captures = self.captures()
-        photo = captures.photos[index]
-        if photo.truth is None or photo.truth.clean_file is None:
-            raise ValueError(f"{photo.file} has no clean twin; only simulated photos have one")
-        scale = self.preset.photo_downscale
-        clean = read_photo(captures.path_of(photo.truth.clean_file))
-        return area_resized(clean, photo.width // scale, photo.height // scale).to(torch.float32) / 255
 
     def views(self) -> Views:
         """The held-out views at the size that a UE shows."""

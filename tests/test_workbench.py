@@ -63,13 +63,6 @@ def test_views_are_the_held_out_ones_at_the_ue_s_size(bench: Workbench):
     torch.testing.assert_close(request.cameras().focal[0], views.cameras.focal[1])
 
 
-def test_a_clean_photo_is_its_spoiled_twin_s_size_and_another_picture(bench: Workbench):
-    scene = bench.scene()
-    clean = bench.clean_photo(5)
-    assert clean.shape == scene.image(5).shape
-    assert not torch.equal(clean, scene.image(5))
-
-
 def test_every_kind_of_model_shows_every_view(bench: Workbench):
     field, scene = small_field(bench), bench.scene()
     student = RayMLP(planes_across(scene.cameras, scene.bounds), "XS")
