@@ -8,7 +8,8 @@ from typing import Any
 from crowdnerf_lab.files import FileError, inside
 
 CARD = "card.json"
-FORMAT, VERSION = "crowdnerf_lab.artefact", 1
+FORMAT, VERSION = "crowdnerf_lab.artefact", 2
+READABLE = ((FORMAT, 1), (FORMAT, VERSION))
 
 
 class ArtefactError(ValueError):
@@ -16,7 +17,7 @@ class ArtefactError(ValueError):
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of an artefact as JSON says it, of this format and version."""
+    """The card of an artefact as JSON says it, of this format and a version that can be read."""
     path = Path(folder) / CARD
     try:
         card = json.loads(path.read_bytes())
@@ -27,7 +28,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} is not JSON ({error}); fetch the artefact again") from error
     found = (card.get("format"), card.get("version")) if isinstance(card, dict) else None
-    if found != (FORMAT, VERSION):
+    if found not in READABLE:
         raise ArtefactError(
             f"{path} says format and version {found}, not {(FORMAT, VERSION)}; update the package or fetch it again"
         )

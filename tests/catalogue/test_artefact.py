@@ -89,7 +89,7 @@ def test_a_link_that_leaves_the_folder_is_refused(copy: Path, tmp_path: Path) ->
         (b"", r"card\.json is not JSON"),
         (b"[" * 100_000, r"card\.json is not JSON"),
         (b"[]", r"card\.json says format and version None"),
-        (b'{"format": "crowdnerf_lab.artefact", "version": 2}', r"version \('crowdnerf_lab\.artefact', 2\), not"),
+        (b'{"format": "crowdnerf_lab.artefact", "version": 3}', r"version \('crowdnerf_lab\.artefact', 3\), not"),
         (b'{"format": "crowdnerf_lab.artefact", "version": 1}', r"."),
     ],
 )
