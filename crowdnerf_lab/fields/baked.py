@@ -1,9 +1,8 @@
 """The baked field: a radiance field cut, pruned and quantized for a device, and marched without torch.
 
 What PlenOctrees (Yu et al. 2021), SNeRG (Hedman et al. 2021) and MERF (Reiser et al. 2023) do for phones and
-browsers, for the SH
-grid: rows that no occupied cell needs are dropped, the finest levels may be cut, and what stays becomes 8 bits or
-fewer. It takes seconds and no training.
+browsers, for the SH grid: rows that no occupied cell needs are dropped, the finest levels may be cut, and what stays
+becomes 8 bits or fewer. It takes seconds and no training.
 
 A UE loads and renders with numpy and numba alone, so shapes stand in the docstrings here, not in jaxtyping annotations.
 """
@@ -22,6 +21,8 @@ from crowdnerf_lab.kernels import cpu
 
 FORMAT = "crowdnerf_lab.baked_field/2"
 MAX_HEADER_BYTES = 1 << 20
+NUMBERS_OF_DEGREE = (4, 13)
+"""Numbers a row at SH degree 0 and 1: log density and three colours of 1 or 4 coefficients."""
 _DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
 
 
@@ -43,11 +44,11 @@ class BakedImage:
 class BakedField:
     """Quantized rows of an SH grid and where they belong.
 
-    values [kept, 13] int8: kept rows (log density, 3 x 4 SH) in units of scales [levels, 13]; level after
-    level, in the order of the table. kept: bitmap over levels * rows, most significant bit first. occupied: bitmap
+    values [kept, numbers] int8: kept rows in units of scales [levels, numbers]; level after level, in the order of
+    the table. A row is [log density, red, green, blue], each colour 4 SH coefficients (13 numbers) or, at degree 0, the
+    first of them (4). kept: bitmap over levels * rows, most significant bit first. occupied: bitmap
     over the cells of the occupancy grid, least significant bit first; densities: one byte for every occupied cell, see
-    `density_codes`. centre, half_size: the box in metres that is
-    not contracted.
+    `density_codes`. centre, half_size: the box in metres that is not contracted.
     near, far, steps, refine, finest: how rays are marched (metres; steps a whole ray; see GridShape).
     """
 
@@ -68,6 +69,11 @@ class BakedField:
     steps: int
     refine: int
     finest: int
+
+    @property
+    def sh_degree(self) -> int:
+        """0: colours are the same from everywhere; 1: they turn with the direction of view."""
+        return 0 if self.scales.shape[1] == NUMBERS_OF_DEGREE[0] else 1
 
     @property
     def bytes(self) -> int:
@@ -113,7 +119,8 @@ class BakedField:
     def _march(self, origin: np.ndarray, directions: np.ndarray, out: np.ndarray) -> None:
         values, place, density_of_cell = self._runtime()
         scales = np.zeros((len(self.resolutions), cpu.ROW), np.float32)
-        scales[:, : cpu.USED] = self.scales
+        columns = slice(1, cpu.USED, 4) if self.sh_degree == 0 else slice(1, cpu.USED)
+        scales[:, 0], scales[:, columns] = self.scales[:, 0], self.scales[:, 1:]
         cpu.render_baked(
             origin,
             directions,
@@ -143,7 +150,8 @@ class BakedField:
         if cached is None:
             kept = np.unpackbits(self.kept, count=len(self.resolutions) * self.rows).astype(bool)
             values = np.zeros((len(self.values) + 1, cpu.ROW), np.int8)
-            values[1:, : cpu.USED] = self.values
+            columns = slice(1, cpu.USED, 4) if self.sh_degree == 0 else slice(1, cpu.USED)
+            values[1:, 0], values[1:, columns] = self.values[:, 0], self.values[:, 1:]
             occupied = np.unpackbits(self.occupied, count=self.occupancy_cells**3, bitorder="little").astype(bool)
             density_of_cell = np.zeros(len(occupied), np.float32)
             density_of_cell[occupied] = densities_of(self.densities)
@@ -201,8 +209,10 @@ def _check(field: BakedField) -> None:
     kept = int(np.unpackbits(field.kept, count=rows).sum())
     if kept != len(field.values):
         raise ValueError(f"the row map keeps {kept} rows but {len(field.values)} are stored")
-    if field.scales.shape != (len(field.resolutions), cpu.USED):
+    if field.scales.shape not in [(len(field.resolutions), numbers) for numbers in NUMBERS_OF_DEGREE]:
         raise ValueError(f"scales of shape {field.scales.shape} do not fit {len(field.resolutions)} levels")
+    if field.values.dtype != np.int8 or field.values.shape[1:] != field.scales.shape[1:]:
+        raise ValueError(f"{field.values.dtype} rows of shape {field.values.shape} do not fit the scales")
     numbers = [field.near, field.far, *field.scales.ravel(), *field.centre, *field.half_size, *field.background]
     if not np.isfinite(numbers).all() or not 0 < field.near < field.far or not 1 <= field.steps <= 65536:
         raise ValueError(f"near {field.near}, far {field.far}, steps {field.steps} or a scale is out of range")
