@@ -17,6 +17,7 @@ name = "watch"
 title = "Watch"
 device_class = "glasses"
 platform = "Android"
+operating_systems = ["android"]
 runtimes = ["onnxruntime"]
 precisions = ["int8"]
 threads = 1
@@ -29,6 +30,16 @@ rtt_ms = 80.0
 frame_joules = 0.003
 battery_wh = 1.0
 source = "a profile made up for this test"
+"""
+COMPUTE = """
+[compute]
+processor = "a small core"
+peak_gops = { float32 = 10.0, int8 = 20.0 }
+memory_gb_s = 3.0
+attained = 0.4
+picojoule_per_op = { float32 = 20.0, int8 = 10.0 }
+picojoule_per_byte = 60.0
+source = "a processor made up for this test"
 """
 
 
@@ -44,8 +55,11 @@ def test_the_bundled_profiles_differ_in_platform_runtime_precision_and_memory() 
     assert {"flagship_phone_npu", "mid_phone", "ar_glasses", "browser", "laptop_cpu", "edge_gpu_server"} <= {
         profile.name for profile in profiles
     }
-    for axis in ("platform", "runtimes", "precisions", "memory_mb"):
+    for axis in ("platform", "operating_systems", "runtimes", "precisions", "memory_mb"):
         assert len({getattr(profile, axis) for profile in profiles}) > 1
+    systems = {system for profile in profiles for system in profile.operating_systems}
+    assert {"android", "ios", "web", "linux"} <= systems
+    assert len({profile.compute.processor for profile in profiles if profile.compute}) == len(profiles)
 
 
 @pytest.mark.parametrize("profile", device_profiles(), ids=lambda profile: profile.name)
@@ -72,8 +86,11 @@ def test_a_good_profile_is_read(tmp_path: Path) -> None:
         ('precisions = ["int8"]', 'precisions = ["int3"]', r"precisions\[0\]: .*not 'int3'"),
         ('runtimes = ["onnxruntime"]', "runtimes = []", r"runtimes: .*not \[\]"),
         ("rtt_ms = 80.0", "rtt_ms = 80.0\nwarp = 9", r"warp: .*; remove it"),
-        ("frame_joules = 0.003", "frame_joules = 0.3", r"empties 1\.0 Wh in 7 minutes, less than 30"),
+        ("battery_wh = 1.0", "battery_wh = 0.03", r"empties 0\.03 Wh in 20 minutes, less than 30"),
         ('name = "watch"', 'name = "clock"', r"name is 'clock'; call the file clock\.toml"),
+        ('["android"]', '["beos"]', r"operating_systems\[0\]: .*not 'beos'"),
+        ('["onnxruntime"]', '["core_ml"]', r"core_ml runs on ios, macos, watchos, .* are android; correct one"),
+        ("frame_joules = 0.003", "frame_joules = 0.3", r"are 9\.09 W, more than the 5 W that a glasses"),
         ("threads = 1", "threads = ", r"is not TOML"),
     ],
 )
@@ -81,6 +98,32 @@ def test_an_impossible_profile_is_refused(tmp_path: Path, old: str, new: str, sa
     assert old in GOOD
     with pytest.raises(ProfileError, match=rf"watch\.toml.*{says}"):
         read_profile(written(tmp_path, GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("int8 = 20.0 }", "int8 = 2000000.0 }", r"2e\+06 peak_gops of int8 at 10 picojoule_per_op are 2e\+04 W"),
+        ("int8 = 20.0 }", "int8 = 5.0 }", r"peak_gops is 5 for int8 and 10 for float32; no processor"),
+        ("float32 = 10.0, int8 = 20.0", "float32 = 10.0", r"peak_gops knows float32, picojoule_per_op float32, int8"),
+        ("int8 = 20.0 }", "int8 = inf }", r"compute\.peak_gops\.int8: .*not inf"),
+        ("memory_gb_s = 3.0", "memory_gb_s = 3e9", r"compute\.memory_gb_s: .*not 3000000000"),
+        ("attained = 0.4", "attained = 1.4", r"compute\.attained: .*not 1\.4"),
+        ("per_byte = 60.0", "per_byte = 0.0", r"compute\.picojoule_per_byte: .*not 0\.0"),
+        ('source = "a processor made up for this test"', 'source = "trust me"', r"compute\.source: .*not 'trust me'"),
+    ],
+)
+def test_an_impossible_processor_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert read_profile(written(tmp_path, GOOD + COMPUTE)).compute is not None
+    assert old in COMPUTE
+    with pytest.raises(ProfileError, match=rf"watch\.toml.*{says}"):
+        read_profile(written(tmp_path, GOOD + COMPUTE.replace(old, new)))
+
+
+def test_a_processor_must_know_the_precisions_of_its_profile(tmp_path: Path) -> None:
+    wide = GOOD.replace('precisions = ["int8"]', 'precisions = ["int8", "float16"]') + COMPUTE
+    with pytest.raises(ProfileError, match=r"compute: peak_gops lacks float16, in which the device computes; add it"):
+        read_profile(written(tmp_path, wide))
 
 
 def test_a_missing_profile_is_refused(tmp_path: Path) -> None:
