@@ -175,7 +175,7 @@ class BakedField:
             numbers = json.loads(meta["numbers"])
             numbers["resolutions"] = tuple(int(r) for r in numbers["resolutions"])
             field = BakedField(**{name: arrays[name] for name in _ARRAYS}, **{name: numbers[name] for name in _NUMBERS})
-            _check(field)
+            check_consistent(field)
         except (KeyError, TypeError, ValueError) as error:
             raise BakedFieldError(f"{path} is not a consistent baked field: {error}; fetch it again") from error
         return field
@@ -195,7 +195,8 @@ def densities_of(codes: np.ndarray) -> np.ndarray:
     return np.exp((codes.astype(np.float32) - 128) / 16)
 
 
-def _check(field: BakedField) -> None:
+def check_consistent(field: BakedField) -> None:
+    """Raise ValueError unless the arrays of a field fit each other and its numbers are possible."""
     cells, rows = field.occupancy_cells, len(field.resolutions) * field.rows
     if not 1 <= field.rows <= 1 << 26 or field.rows & (field.rows - 1):
         raise ValueError(f"rows must be a power of two up to 2^26, got {field.rows}")
