@@ -124,13 +124,15 @@ class Contributor(_Document):
 class Provenance(_Document):
     """What the model was made from: scene, SHA-256 of the teacher's weights, seed, versions as 'name number'.
 
-    captures_sha256: of the captures that the teacher learned from; None where the scene was no capture set. trained_on:
+    captures_sha256: of the captures that the teacher learned from; None where the scene was no capture set.
+    weights_sha256: of the weights before conversion: the student's, or the teacher's where it was baked. trained_on:
     whose photos; empty on cards written before cards said so.
     """
 
     scene: str
     captures_sha256: Sha256 | None = None
     teacher_sha256: Sha256
+    weights_sha256: Sha256 | None = None
     seed: int
     versions: tuple[str, ...]
     trained_on: tuple[Contributor, ...] = ()
@@ -151,8 +153,9 @@ class ModelCard(_Document):
     profile: the device class it was made for; None: for whom it fits. model: the file to load. bytes: its size as it
     travels; bytes_uncoded: as it would travel without coding; bytes_float32: of the same model as plain float32.
     width, height: of the picture that the model draws, pixels. computes_in: the device's arithmetic, whatever the
-    weights are stored as. flops: operations of one frame (a multiply-add counts two). peak_memory_mb: most resident
-    memory of a process that loads and runs the model, less the process's own before. cold_start_ms: from the verified
+    weights are stored as. flops: operations of one frame (a multiply-add counts two); bytes_moved: what its kernels
+    read and write with nothing cached; both counted, not timed. peak_memory_mb: most resident memory of a process that
+    loads and runs the model, less the process's own before. cold_start_ms: from the verified
     files to the first picture, in a process whose libraries are loaded. view_cell: None: all of the event. steps: the
     quality after each step, in order; the last is the file's. layers: prefixes of a progressive file, the shortest
     first. probe_psnr: PSNR of this model against its probe views, which a receiver should find again within 0.2 dB.
@@ -177,6 +180,7 @@ class ModelCard(_Document):
     bytes_float32: int | None = Field(default=None, ge=1)
     parameters: int | None = Field(default=None, ge=1)
     flops: int | None = Field(default=None, ge=1)
+    bytes_moved: int | None = Field(default=None, ge=1)
     peak_memory_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     energy: Energy | None = None
     latency: Latency

@@ -19,6 +19,7 @@ Runtime = Literal["onnxruntime", "numba", "webgl", "executorch", "core_ml", "lit
 field, numba and a WebGL2 fragment shader a baked field."""
 Precision = Literal["float32", "float16", "int8"]
 """What a device computes with. A model whose weights alone are int8 computes with float32."""
+NARROWING: tuple[Precision, ...] = ("float32", "float16", "int8")
 DeviceClass = Literal["phone", "glasses", "watch", "browser", "laptop", "server"]
 OperatingSystem = Literal["android", "wear_os", "ios", "watchos", "linux", "macos", "windows", "web"]
 
@@ -52,8 +53,8 @@ class Compute(BaseModel):
     """What the device's processor can do at best, for a roofline (Williams et al. 2009) and an estimate of energy.
 
     peak_gops: 10^9 operations a second by precision, a multiply and an add being two. memory_gb_s: 10^9 bytes a second
-    between memory and processor. attained: the fraction of both that small networks reach. picojoule_per_op: energy of
-    one operation with all that surrounds it, by precision; picojoule_per_byte: of one byte from or to memory.
+    between memory and processor. attained: the fraction of the peak that small networks reach. picojoule_per_op: energy
+    of one operation with all that surrounds it, by precision; picojoule_per_byte: of one byte from or to memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,14 +74,19 @@ class Compute(BaseModel):
                 f"peak_gops knows {_names(self.peak_gops)}, picojoule_per_op {_names(self.picojoule_per_op)}; "
                 "give both for the same precisions"
             )
-        narrowing = [name for name in ("float32", "float16", "int8") if name in self.peak_gops]
-        for wide, narrow in pairwise(narrowing):
-            if self.peak_gops[narrow] < self.peak_gops[wide]:
+        peaks = [(name, self.peak_gops[name]) for name in NARROWING if name in self.peak_gops]
+        for (wide, slower), (narrow, faster) in pairwise(peaks):
+            if faster < slower:
                 raise ValueError(
-                    f"peak_gops is {self.peak_gops[narrow]:g} for {narrow} and {self.peak_gops[wide]:g} for {wide}; no "
-                    "processor computes narrower numbers slower at its best, correct one of the two"
+                    f"peak_gops is {faster:g} for {narrow} and {slower:g} for {wide}; no processor computes narrower "
+                    "numbers slower at its best, correct one of the two"
                 )
         return self
+
+    @property
+    def watts(self) -> dict[Precision, float]:
+        """Power at the peak, by precision."""
+        return {name: gops * self.picojoule_per_op[name] / 1e3 for name, gops in self.peak_gops.items()}
 
 
 class DeviceProfile(BaseModel):
@@ -134,12 +140,10 @@ class DeviceProfile(BaseModel):
                 f"frame_joules {self.frame_joules} every {self.frame_ms} ms are {drawn:.3g} W, more than the "
                 f"{most:g} W that a {self.device_class} can carry; correct one of the two"
             )
-        for precision in self.compute.peak_gops if self.compute else ():
-            watts = self.compute.peak_gops[precision] * self.compute.picojoule_per_op[precision] / 1e3
+        for precision, watts in self.compute.watts.items() if self.compute else ():
             if watts > most:
                 raise ValueError(
-                    f"compute: {self.compute.peak_gops[precision]:g} peak_gops of {precision} at "
-                    f"{self.compute.picojoule_per_op[precision]:g} picojoule_per_op are {watts:.3g} W, more than the "
+                    f"compute: peak_gops and picojoule_per_op of {precision} make {watts:.3g} W, more than the "
                     f"{most:g} W that a {self.device_class} can carry; correct one of the two"
                 )
         return self
