@@ -1,9 +1,11 @@
 """distil: from a radiance field (the teacher) to a light field (the student), on a step or a seconds budget.
 
-One loop: draw cells of pseudo views, ask the student for the cells' pixels with one ray each, compare, step. It can be
-interrupted, killed and resumed; with a step budget the bits depend on the seed and the number of threads alone.
+One loop: draw cells of pseudo views, ask the student for the cells' pixels with one ray each, compare, step. Any light
+field can be the student. It can be interrupted, killed and resumed; with a step budget the bits depend on the seed and
+the number of threads alone.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -12,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from tqdm.auto import tqdm
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields.field import RadianceField
 from crowdnerf_lab.interrupts import interrupts
-from crowdnerf_lab.light_fields.light_field import CELL, cell_centres, cell_rays, rays_through_plane
+from crowdnerf_lab.light_fields.light_field import LightField, cell_rays, images_of, rays_through_plane
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
 from crowdnerf_lab.metrics import psnr_of_mse
 from crowdnerf_lab.pseudo_views import (
@@ -41,6 +43,8 @@ from crowdnerf_lab.weights import below, read_tensors, write_tensors
 log = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = "crowdnerf_lab.distillation/1"
+LARGEST_CELL = 8
+"""Pixels; windows hold whole cells of this size, so that students with other cells share the teacher's views."""
 RECORDS = 12
 """Lines of the training curve, evenly over the budget; a checkpoint is written with each."""
 HELD_OUT_WINDOWS = 96
@@ -55,19 +59,17 @@ class DistillationError(RuntimeError):
 class DistilSettings:
     """How a student is distilled.
 
-    activation, upsampling: see RayMLP. window: side in pixels of a pseudo view's window, a multiple of CELL. margin,
-    angle: how far pseudo views stray from the captured poses, see poses_between. sparsity: the teacher renders one
-    pixel of every block of so many squared (a divisor of CELL). cells_per_step: cells (one ray, CELL x CELL pixels) of
-    a step. rate: Adam's step size at its highest, after warm_steps; it falls along a cosine to rate_end of that.
+    window: side in pixels of a pseudo view's window, cut to a multiple of the student's cell. margin, angle: how far
+    pseudo views stray from the captured poses, see poses_between. sparsity: the teacher renders one pixel of every
+    block of so many squared. rays_per_step: rays asked of the student in a step, one a cell. rate: Adam's step size at
+    its highest, after warm_steps; it falls along a cosine to rate_end of that.
     """
 
-    activation: str = "relu"
-    upsampling: str = "pixel_shuffle"
     window: int = 32
     margin: float = 0.1
     angle: float = 0.04
     sparsity: int = 2
-    cells_per_step: int = 512
+    rays_per_step: int = 512
     rate: float = 3e-3
     rate_end: float = 0.02
     warm_steps: int = 50
@@ -82,7 +84,7 @@ class Distillation:
     render_seconds. interrupted: stopped early by the user (the student is what was reached).
     """
 
-    student: RayMLP
+    student: LightField
     history: tuple[FitRecord, ...]
     settings: DistilSettings
     seed: int
@@ -99,6 +101,7 @@ def distil(
     scene: PosedScene,
     *,
     size: str = "S",
+    student: LightField | None = None,
     seconds: float | None = None,
     steps: int | None = None,
     views: int = 240,
@@ -113,10 +116,10 @@ def distil(
 ) -> Distillation:
     """Distil a student from the teacher within a budget of `seconds` of training or of `steps`.
 
-    size: see RayMLP. views: how many views' worth of pixels the teacher renders, width x height each, as windows of
-    many more poses. workspace: folder that keeps the teacher's views for the next call. checkpoint: file from which the
-    same call goes on after a crash. threads: CPU threads of torch. Ctrl-C stops after the current step and returns what
-    is there.
+    size: of a RayMLP with cells of 8; student: an untrained light field of any other kind (a copy is trained). views:
+    how many views' worth of pixels the teacher renders, width x height each, as windows of many more poses. workspace:
+    folder that keeps the teacher's views for the next call. checkpoint: file from which the same call goes on after a
+    crash. threads: CPU threads of torch. Ctrl-C stops after the current step and returns what is there.
 
     Raises SceneError for a scene without usable cameras, PseudoViewError for a teacher that renders no picture, and
     DistillationError for a loss that is not finite or a checkpoint of something else.
@@ -126,14 +129,17 @@ def distil(
     check_trainable(scene)
     settings = settings or DistilSettings()
     started = time.perf_counter()
+    if student is None:
+        planes = planes_across(scene.cameras[scene.train], scene.bounds)
+        student = RayMLP(planes, size, view_size=(width, height), seed=seed)
     cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
     train = render_pseudo_views(
         teacher, cameras, step=settings.sparsity, seed=seed, folder=workspace, progress=progress
     )
     held_out = _held_out_views(teacher, scene, width, height, seed, settings)
     render_seconds = time.perf_counter() - started
-    state = _initial_state(scene, size, (width, height), seed, settings)
-    identity = _identity(train, size, seed, settings)
+    state = _State(copy.deepcopy(student), settings.rate)
+    identity = _identity(train, student, seed, settings)
     if checkpoint is not None and Path(checkpoint).exists():
         _load_checkpoint(state, Path(checkpoint), identity)
     budget = Budget(seconds=seconds, steps=steps)
@@ -143,8 +149,9 @@ def distil(
             if checkpoint is not None:
                 _save_checkpoint(state, Path(checkpoint), identity)
             log.debug("distilling, %.0f %%: %s", 100 * used, state.history[-1])
+    state.student.eval()
     result = Distillation(
-        student=state.student.eval(),
+        student=state.student,
         history=tuple(state.history),
         settings=settings,
         seed=seed,
@@ -155,7 +162,7 @@ def distil(
         checkpoint=None if checkpoint is None else Path(checkpoint),
         interrupted=interrupted.is_set(),
     )
-    log.info(_summary(scene, result, size))
+    log.info(_summary(scene, result))
     return result
 
 
@@ -181,39 +188,25 @@ def _held_out_views(
 
 
 def _side(width: int, height: int, settings: DistilSettings) -> int:
-    """Side of a window: the setting's, or less when the views are smaller; a multiple of CELL."""
-    if CELL % settings.sparsity:
-        raise DistillationError(f"sparsity {settings.sparsity} does not divide {CELL}; choose 1, 2, 4 or 8")
-    side = min(settings.window, width, height) // CELL * CELL
+    """Side of a window: the setting's, or less when the views are smaller; a multiple of the blocks and of 8 pixels."""
+    multiple = math.lcm(LARGEST_CELL, settings.sparsity)
+    side = min(settings.window, width, height) // multiple * multiple
     if side == 0:
         raise DistillationError(
-            f"views of {width} x {height} and windows of {settings.window} pixels are smaller than a cell of {CELL}"
+            f"views of {width} x {height} and windows of {settings.window} pixels are smaller than a cell of {multiple}"
         )
     return side
 
 
-@dataclass
 class _State:
     """All that changes while training, and all that a checkpoint holds."""
 
-    student: RayMLP
-    optimizer: torch.optim.Adam
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    history: list[FitRecord] = field(default_factory=list)
-
-
-def _initial_state(
-    scene: PosedScene, size: str, view_size: tuple[int, int], seed: int, settings: DistilSettings
-) -> _State:
-    planes = planes_across(scene.cameras[scene.train], scene.bounds)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        student = RayMLP(
-            planes, size, activation=settings.activation, upsampling=settings.upsampling, view_size=view_size
-        )
-    return _State(student, torch.optim.Adam(student.parameters(), lr=settings.rate, betas=(0.9, 0.99), fused=True))
+    def __init__(self, student: LightField, rate: float) -> None:
+        self.student = student
+        self.optimizer = torch.optim.Adam(student.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[float] = []
+        self.history: list[FitRecord] = []
 
 
 def _training(
@@ -245,7 +238,7 @@ def _train_step(state: _State, views: PseudoViews, used: float, seed: int, setti
     # A stream of its own for every step: resuming needs no generator state.
     generator = np.random.Generator(np.random.Philox(key=[seed, state.step]))
     draw = _drawn_cells if state.student.cells_are_independent else _drawn_windows
-    colour, truth = draw(state.student, views, settings.cells_per_step, generator)
+    colour, truth = draw(state.student, views, settings.rays_per_step, generator)
     loss = torch.nn.functional.mse_loss(colour, truth)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -258,10 +251,13 @@ def _train_step(state: _State, views: PseudoViews, used: float, seed: int, setti
 
 
 def _drawn_cells(
-    student: RayMLP, views: PseudoViews, count: int, generator: np.random.Generator
+    student: LightField, views: PseudoViews, count: int, generator: np.random.Generator
 ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"]]:
-    """The student's and the teacher's colours at the rendered pixels of cells from anywhere in the views."""
-    side = CELL // views.step
+    """The student's and the teacher's colours at the rendered pixels of cells from anywhere in the views.
+
+    Of a student with cells smaller than the views' blocks, the cell with the block's rendered pixel is asked.
+    """
+    cell, side = student.cell, max(1, student.cell // views.step)
     across = views.images.shape[1] // side
     view = generator.integers(0, len(views), count)
     row, column = generator.integers(0, across, (2, count))
@@ -269,24 +265,27 @@ def _drawn_cells(
         part.reshape(len(views), across, side, across, side, -1)[view, row, :, column]
         for part in (views.images, views.offsets)
     )
+    corner = max(cell, views.step) * np.stack([column, row], axis=-1)
+    if cell < views.step:
+        corner = corner + offsets[:, 0, 0] // cell * cell
+        offsets = offsets % cell
     cameras = views.cameras[torch.from_numpy(view)]
-    pixels = cell_centres(across, across)[torch.from_numpy(row), torch.from_numpy(column)]
-    plane = (pixels - cameras.centre) / cameras.focal
-    points = student.points(*rays_through_plane(cameras.camera_to_world, plane[:, None, None]))
+    plane = (torch.from_numpy(corner + cell / 2).to(cameras.focal) - cameras.centre) / cameras.focal
+    origins, directions = rays_through_plane(cameras.camera_to_world, plane[:, None, None])
     # Cells side by side are one image to 1x1 convolutions, which are quicker on it than on a batch of single cells.
-    strip = student.from_points(points[:, :, 0, 0].T[None, :, None])
-    cells = strip.reshape(3, CELL, count, CELL).permute(2, 0, 1, 3)
-    return _at(cells, offsets, views.step), _as_colour(images)
+    strip = student.from_rays(*(rays[:, :, 0, 0].T[None, :, None] for rays in (origins, directions)))
+    cells = strip.reshape(3, cell, count, cell).permute(2, 0, 1, 3)
+    return _at(cells, offsets, min(cell, views.step)), _as_colour(images)
 
 
 def _drawn_windows(
-    student: RayMLP, views: PseudoViews, count: int, generator: np.random.Generator
+    student: LightField, views: PseudoViews, count: int, generator: np.random.Generator
 ) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"]]:
-    """The same for whole windows of about `count` cells in all: for tails that see neighbouring cells."""
-    across = views.images.shape[1] * views.step // CELL
+    """The same for whole windows of about `count` cells in all: for students that see neighbouring cells."""
+    across = views.images.shape[1] * views.step // student.cell
     drawn = np.sort(generator.integers(0, len(views), max(1, count // across**2)))
-    points = student.points(*cell_rays(views.cameras[torch.from_numpy(drawn)], across, across))
-    return _at(student.from_points(points), views.offsets[drawn], views.step), _as_colour(views.images[drawn])
+    rays = cell_rays(views.cameras[torch.from_numpy(drawn)], across, across, cell=student.cell)
+    return _at(student.from_rays(*rays), views.offsets[drawn], views.step), _as_colour(views.images[drawn])
 
 
 def _at(images: Float[Tensor, "n 3 h w"], offsets: UInt8[np.ndarray, "n r c 2"], step: int) -> Float[Tensor, "n 3 r c"]:
@@ -315,24 +314,27 @@ def _record(state: _State, held_out: PseudoViews | None) -> None:
     quality = None
     if held_out is not None:
         side = held_out.images.shape[1]
-        error = state.student(held_out.cameras, side, side) - torch.from_numpy(held_out.images) / 255
+        shown = images_of(state.student, held_out.cameras, height=side, width=side)
+        error = shown - torch.from_numpy(held_out.images) / 255
         quality = psnr_of_mse(float(error.square().mean()))
     state.history.append(FitRecord(state.step, state.seconds, loss, quality))
 
 
-def _summary(scene: PosedScene, result: Distillation, size: str) -> str:
+def _summary(scene: PosedScene, result: Distillation) -> str:
     last = result.history[-1] if result.history else FitRecord(0, 0.0, math.nan, None)
     quality = "" if last.held_out_psnr is None else f", {last.held_out_psnr:.1f} dB to the teacher on held-out views"
     stopped = " (stopped early)" if result.interrupted else ""
     return (
-        f"distil {size} from {scene.name}: {last.step} steps in {last.seconds:.1f} s{stopped}, "
+        f"distil {result.student.size} from {scene.name}: {last.step} steps in {last.seconds:.1f} s{stopped}, "
         f"teacher's views in {result.render_seconds:.1f} s{quality}"
     )
 
 
-def _identity(views: PseudoViews, size: str, seed: int, settings: DistilSettings) -> str:
-    """What a checkpoint must have in common with the call that resumes it: the teacher's views and the settings."""
-    digest = hashlib.sha256(json.dumps([size, seed, asdict(settings)]).encode())
+def _identity(views: PseudoViews, untrained: LightField, seed: int, settings: DistilSettings) -> str:
+    """What a checkpoint must have in common with the call that resumes it: teacher's views, student and settings."""
+    digest = hashlib.sha256(json.dumps([untrained.architecture, seed, asdict(settings)]).encode())
+    for tensor in untrained.state_dict().values():
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
     for array in (views.images, views.offsets):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(views.cameras.camera_to_world.contiguous().numpy().tobytes())

@@ -1,6 +1,9 @@
 """Named tensors in one safetensors file, with what they are in its header; never pickle."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,14 +23,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], *, kind: str, header: 
     return write_atomically(Path(path), lambda temporary: save_file(plain, temporary, metadata=meta))
 
 
+def kind_of(path: Path) -> str | None:
+    """The `kind` that a file of tensors was written with. WeightsError when it is truncated or something else."""
+    with _opened(path) as file:
+        return (file.metadata() or {}).get("format")
+
+
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a file of this `kind`. WeightsError when it is truncated or of another kind."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"cannot read {path}: {error}; fetch it again, or delete it and make it again") from error
+    with _opened(path) as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("format") != kind:
         raise WeightsError(f"{path} holds {header.get('format')!r}, not {kind!r}; give the right file")
     return tensors, header
@@ -36,3 +42,12 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name begins with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"cannot read {path}: {error}; fetch it again, or delete it and make it again") from error

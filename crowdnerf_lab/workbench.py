@@ -31,7 +31,8 @@ from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.fields.storage import Field, load_field, save_field, sh_grid_of
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, load_light_field, save_light_field
+from crowdnerf_lab.light_fields.light_field import LightField
+from crowdnerf_lab.light_fields.storage import load_light_field, save_light_field
 from crowdnerf_lab.network.view_engine import ViewRequest
 from crowdnerf_lab.presets import Preset, preset
 from crowdnerf_lab.rendering import render_view
@@ -146,15 +147,15 @@ class Workbench:
         pose, focal, centre = intrinsics(self.views().cameras, index, width=width, height=height)
         return ViewRequest(torch.from_numpy(pose), focal=focal, centre=centre, width=width, height=height)
 
-    def renders(self, model: SHGrid | BakedField | RayMLP) -> list[Float[Tensor, "h w 3"]]:
+    def renders(self, model: SHGrid | BakedField | LightField) -> list[Float[Tensor, "h w 3"]]:
         """The views as a model shows them, in neutral colours."""
         return [self.picture(model, index) for index in range(len(self.views()))]
 
-    def picture(self, model: SHGrid | BakedField | RayMLP, index: int = 0) -> Float[Tensor, "h w 3"]:
+    def picture(self, model: SHGrid | BakedField | LightField, index: int = 0) -> Float[Tensor, "h w 3"]:
         """View `index` as a model shows it, in neutral colours."""
         cameras = self.views().cameras
         width, height = self.preset.view_width, self.preset.view_height
-        if isinstance(model, RayMLP):
+        if isinstance(model, LightField):
             with torch.no_grad():
                 return model(cameras[index : index + 1], height, width)[0]
         if isinstance(model, BakedField):
@@ -179,7 +180,7 @@ class Workbench:
         """The field of notebook 3 for devices that march it."""
         return bake(self.field())
 
-    def student(self) -> RayMLP:
+    def student(self) -> LightField:
         """The student of notebook 5."""
         path = self.root / "student.safetensors"
         if not path.exists():
@@ -196,7 +197,7 @@ class Workbench:
             self.keep_student(distillation.student)
         return load_light_field(path)
 
-    def keep_student(self, student: RayMLP) -> Path:
+    def keep_student(self, student: LightField) -> Path:
         """Keep a student for the notebooks that follow."""
         return save_light_field(
             student, self.root / "student.safetensors", trained_on=contributors_of(self._full_scene)

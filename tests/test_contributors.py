@@ -10,7 +10,7 @@ from crowdnerf_lab.catalogue.artefact import open_artefact
 from crowdnerf_lab.contributors import contributors_in, contributors_of
 from crowdnerf_lab.devices.fitting import fit_to
 from crowdnerf_lab.fields.storage import load_field, save_field
-from crowdnerf_lab.light_fields.ray_mlp import load_light_field, save_light_field
+from crowdnerf_lab.light_fields.storage import load_light_field, save_light_field
 from tests.toy_artefacts import random_grid, small_profile, small_scene, untrained_student
 
 

@@ -30,7 +30,9 @@ class PoseToImage(nn.Module):
     def __init__(self, light_field: LightField, *, width: int, height: int) -> None:
         super().__init__()
         self.light_field, self.width, self.height = light_field, width, height
-        self.register_buffer("cell_pixels", cell_centres(cells_across(height), cells_across(width)))
+        cell = light_field.cell
+        rows, columns = cells_across(height, cell), cells_across(width, cell)
+        self.register_buffer("cell_pixels", cell_centres(rows, columns, cell=cell))
 
     def forward(
         self, camera_to_world: Float[Tensor, "3 4"], focal: Float[Tensor, "2"], centre: Float[Tensor, "2"]
