@@ -1,0 +1,124 @@
+"""Which layers int8 hurts most, and a graph that leaves just those in float32.
+
+Layers are tried one by one (as in HAWQ, Dong et al. 2019, but by the pictures themselves instead of their curvature):
+only that layer is integer, everything else float32, and the pictures are compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from crowdnerf_lab.devices.formats.graphs import (
+    Feed,
+    QuantizationError,
+    layers_of,
+    pictures,
+    read_graph,
+    write_graph,
+)
+from crowdnerf_lab.devices.formats.static_int8 import Ranges, activation_ranges, with_int8_layers
+from crowdnerf_lab.devices.formats.weight_only import weights_as_int8
+
+PROBE_VIEWS = 4
+"""Views whose pictures are compared, evenly from the feeds."""
+MOST_DB = 99.0
+"""PSNR of pictures without a difference."""
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """PSNR, dB, of pictures with only this layer in int8 against those of the float32 graph: low is sensitive."""
+
+    layer: str
+    psnr: float
+
+
+@dataclass(frozen=True)
+class MixedGraph:
+    """A graph in mixed precision. floating: layers left in float32; psnr: its pictures against the float32 graph's."""
+
+    path: Path
+    floating: tuple[str, ...]
+    psnr: float
+
+
+def sensitivity_of(graph: Path, feeds: Sequence[Feed]) -> tuple[LayerSensitivity, ...]:
+    """Every convolution's sensitivity, in the order in which they run."""
+    model = read_graph(graph)
+    return _sensitivities(model, activation_ranges(model, feeds, name=graph), feeds)
+
+
+def quantize_mixed_int8(
+    graph: Path, path: Path, *, feeds: Sequence[Feed], loss_db: float = 0.1, student_psnr: float = 30.0
+) -> MixedGraph:
+    """Int8 in as many layers as pictures bear: the most sensitive ones stay float32, with int8 weights.
+
+    At most `loss_db` dB are lost by a student whose pictures are within `student_psnr` dB of the teacher's. Errors of
+    quantization and of distillation are independent, so their squares add up, and the quantized pictures must come
+    within student_psnr - 10 log10(10^(loss_db / 10) - 1) dB of the float32 ones: 46.3 dB for 0.1 dB lost of 30.
+
+    Raises QuantizationError when int8 weights alone lose more: fine-tune the student for them.
+    """
+    model = read_graph(graph)
+    ranges = activation_ranges(model, feeds, name=graph)
+    needed = psnr_for_loss(loss_db, student_psnr=student_psnr)
+    ranked = sorted(_sensitivities(model, ranges, feeds), key=lambda layer: layer.psnr)
+    probes = _probes(feeds)
+    truth = pictures(model, probes)
+
+    def quantized(floating: int) -> tuple[onnx.ModelProto, float]:
+        mixed = with_int8_layers(model, ranges, layers={layer.layer for layer in ranked[floating:]})
+        weights_as_int8(mixed)
+        return mixed, psnr_between(pictures(mixed, probes), truth)
+
+    # The fewest layers left out that suffice: more layers in float32 never lose much, so bisect.
+    fewest, most = 0, len(ranked)
+    mixed, psnr = quantized(0)
+    if psnr < needed:
+        mixed, psnr = quantized(most)
+        if psnr < needed:
+            raise QuantizationError(
+                f"{graph}: int8 weights alone keep the pictures within {psnr:.1f} dB of the float32 ones, {needed:.1f} "
+                f"are needed to lose {loss_db:g} dB; fine-tune the student with fine_tune_quantized, or allow more loss"
+            )
+        while most - fewest > 1:
+            middle = (fewest + most) // 2
+            attempt, reached = quantized(middle)
+            if reached >= needed:
+                most, mixed, psnr = middle, attempt, reached
+            else:
+                fewest = middle
+        fewest = most
+    floating = tuple(layer.layer for layer in ranked[:fewest])
+    return MixedGraph(write_graph(mixed, path), floating, psnr)
+
+
+def psnr_for_loss(loss_db: float, *, student_psnr: float) -> float:
+    """PSNR, dB, against the unquantized pictures at which a student of student_psnr loses loss_db."""
+    return student_psnr - 10 * float(np.log10(10 ** (loss_db / 10) - 1))
+
+
+def psnr_between(images: Sequence[NDArray[np.float32]], truths: Sequence[NDArray[np.float32]]) -> float:
+    """PSNR, dB, over all pixels of several pictures in [0, 1]; MOST_DB at most."""
+    pairs = zip(images, truths, strict=True)
+    squared = np.mean([np.mean((image - truth) ** 2, dtype=np.float64) for image, truth in pairs])
+    return min(float(-10 * np.log10(max(squared, 1e-30))), MOST_DB)
+
+
+def _sensitivities(model: onnx.ModelProto, ranges: Ranges, feeds: Sequence[Feed]) -> tuple[LayerSensitivity, ...]:
+    probes = _probes(feeds)
+    truth = pictures(model, probes)
+    return tuple(
+        LayerSensitivity(
+            conv.name, psnr_between(pictures(with_int8_layers(model, ranges, layers={conv.name}), probes), truth)
+        )
+        for conv in layers_of(model, ("Conv",))
+    )
+
+
+def _probes(feeds: Sequence[Feed]) -> list[Feed]:
+    return [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, PROBE_VIEWS).round().astype(int))]
