@@ -1,15 +1,16 @@
 """Artefact: a folder with a model, its card and its probe views, whole or absent, verified whenever it is opened."""
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from crowdnerf_lab.catalogue.card import CardFile, ModelCard
+from crowdnerf_lab.catalogue.card import CardFile, ModelCard, Prefix
 from crowdnerf_lab.catalogue.verification import CARD, ArtefactError, read_card, verified_files
 from crowdnerf_lab.files import FileError, inside, sha256_of, write_json
 from crowdnerf_lab.findings import first_finding
@@ -33,6 +34,17 @@ class Artefact:
 def card_files(files: Mapping[str, Path]) -> tuple[CardFile, ...]:
     """Size and SHA-256 of files, by their path inside an artefact's folder, as a card lists them."""
     return tuple(CardFile(path=name, bytes=path.stat().st_size, sha256=sha256_of(path)) for name, path in files.items())
+
+
+def card_layers(
+    model: Path, *, ends: Sequence[int], psnr: Mapping[int, float | None] | None = None
+) -> tuple[Prefix, ...]:
+    """Beginnings of a progressive file as a card lists them: of `ends` bytes each (read_layers finds where layers end),
+    with their SHA-256 and, where measured, the PSNR of what they show, by their bytes."""
+    content = Path(model).read_bytes()
+    return tuple(
+        Prefix(bytes=end, sha256=hashlib.sha256(content[:end]).hexdigest(), psnr=(psnr or {}).get(end)) for end in ends
+    )
 
 
 def write_artefact(card: ModelCard, root: Path, *, files: Mapping[str, Path]) -> Artefact:

@@ -93,11 +93,12 @@ class QualityStep(_Document):
 
 
 class Prefix(_Document):
-    """What the first layers of a progressive file show: `bytes` from its start, `psnr` on the views of MeasuredQuality
-    (None: not measured)."""
+    """The first layers of a progressive file: `bytes` from its start, with their own SHA-256, so that what has arrived
+    can be trusted and shown; psnr: of that, on the views of MeasuredQuality (None: not measured)."""
 
     bytes: int = Field(ge=1)
-    psnr: Decibels | None
+    sha256: Sha256
+    psnr: Decibels | None = None
 
 
 class Energy(_Document):
@@ -155,10 +156,10 @@ class ModelCard(_Document):
     width, height: of the picture that the model draws, pixels. computes_in: the device's arithmetic, whatever the
     weights are stored as. flops: operations of one frame (a multiply-add counts two); bytes_moved: what its kernels
     read and write with nothing cached; both counted, not timed. peak_memory_mb: most resident memory of a process that
-    loads and runs the model, less the process's own before. cold_start_ms: from the verified
-    files to the first picture, in a process whose libraries are loaded. view_cell: None: all of the event. steps: the
-    quality after each step, in order; the last is the file's. layers: prefixes of a progressive file, the shortest
-    first. probe_psnr: PSNR of this model against its probe views, which a receiver should find again within 0.2 dB.
+    loads and runs the model, less the process's own before. cold_start_ms: from the verified files to the first
+    picture, in a process whose libraries are loaded. view_cell: None: all of the event. steps: the quality after each
+    step, in order; the last is the file's. layers: prefixes of a progressive file, the shortest first. probe_psnr: PSNR
+    of this model against its probe views, which a receiver should find again within 0.2 dB.
     """
 
     format: Literal["crowdnerf_lab.artefact"] = FORMAT

@@ -195,7 +195,13 @@ def _baked_field(bench: _Bench, field: SHGrid) -> Artefact:
     profile = bench.profile
     return _published(
         bench,
-        baked_model(path, width=profile.view_width, height=profile.view_height, threads=profile.threads),
+        baked_model(
+            path.read_bytes(),
+            width=profile.view_width,
+            height=profile.view_height,
+            threads=profile.threads,
+            name=path,
+        ),
         path,
         kind="baked_field",
         stored_as="baked",

@@ -18,7 +18,7 @@ from crowdnerf_lab.catalogue.select import (
     select,
     select_set,
 )
-from tests.toy_catalogue import MACHINE, quality_of, toy_offer
+from tests.toy_catalogue import DIGEST, MACHINE, quality_of, toy_offer
 
 ABLE = Capability(
     runtimes=("onnxruntime", "numba"), precisions=("float32", "int8"), memory_mb=1e4, link_mbit_s=8.0, rtt_ms=100.0
@@ -237,7 +237,7 @@ def test_what_a_set_takes_together_stays_within_the_limits(capability: Capabilit
 
 
 def test_a_model_that_shows_its_first_picture_at_once_needs_no_other_before_it() -> None:
-    layers = (Prefix(bytes=100_000, psnr=16.0), Prefix(bytes=4_000_000, psnr=23.0))
+    layers = tuple(Prefix(bytes=end, sha256=DIGEST, psnr=None) for end in (100_000, 4_000_000))
     card = {"coding": "progressive", "bytes_uncoded": 8_000_000, "layers": layers}
     layered = toy_offer("layered", psnr=23.0, size=4_000_000, ms=90.0, **card)
     (only,) = select_set([*LADDER, layered], ABLE, Target()).artefacts

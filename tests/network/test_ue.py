@@ -1,8 +1,10 @@
 """The minimal UE: renders without the training stack, and shows what the model would."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,9 +78,21 @@ def test_importing_it_loads_no_training_stack() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def lines_of_code(path: str) -> int:
+    """Lines that hold code: neither blank nor comment nor docstring."""
+    source = Path(path).read_text()
+    said = {
+        line
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    lines = enumerate(source.splitlines(), start=1)
+    return sum(1 for number, line in lines if number not in said and line.strip() and not line.strip().startswith("#"))
+
+
 def test_it_stays_small_enough_to_port() -> None:
-    lines = Path(ue.__file__).read_text().splitlines()
-    assert len([line for line in lines if line.strip()]) <= 115
+    assert lines_of_code(ue.__file__) <= 100
 
 
 def test_a_light_field_shows_what_torch_shows(artefacts: dict[str, Artefact]) -> None:
@@ -117,10 +131,13 @@ def test_threads_are_pinned(artefacts: dict[str, Artefact], monkeypatch: pytest.
 
     seen = {}
 
-    def session(content: bytes, options: onnxruntime.SessionOptions, providers: list[str]) -> None:
+    opened = onnxruntime.InferenceSession
+
+    def session(content: bytes, options: onnxruntime.SessionOptions, **others: Any) -> onnxruntime.InferenceSession:
         seen["threads"] = options.intra_op_num_threads
         seen["spinning"] = options.get_session_config_entry("session.intra_op.allow_spinning")
         assert isinstance(content, bytes)
+        return opened(content, options, **others)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     assert load_artefact(artefacts["onnx_float32"].folder, threads=2).threads == 2
