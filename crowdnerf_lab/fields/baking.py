@@ -1,11 +1,25 @@
-"""bake: from a trained SH grid to a baked field, in seconds and without training."""
+"""bake: from a trained SH grid to a baked field, in seconds and without training.
+
+Without cameras, every row that an occupied cell needs is kept and rounded. With the cameras of those who will look,
+what they cannot see is dropped and the rest gets as many bits as it matters to their pictures, down to any size.
+"""
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.coding.baked_stream import coded_baked
+from crowdnerf_lab.devices.profile import DeviceProfile
 from crowdnerf_lab.fields.baked import BakedField, density_codes
+from crowdnerf_lab.fields.importance import Importance, importance_of
+from crowdnerf_lab.fields.rate_distortion import quantize_level
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.kernels import cpu, reference
 from crowdnerf_lab.scene import Bounds
@@ -13,60 +27,80 @@ from crowdnerf_lab.scene import Bounds
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Tier:
+    """One step of the ladder of baked fields: max_bytes coded, or None for everything that can be seen."""
+
+    name: str
+    max_bytes: int | None
+
+
+TIERS = (Tier("200kB", 200_000), Tier("1MB", 1_000_000), Tier("4MB", 4_000_000), Tier("full", None))
+"""The ladder, small to large."""
+SECONDS_TO_FETCH = 8.0
+"""How long a profile's link may take for the field that a profile gets."""
+MEMORY_SHARE, BYTES_IN_MEMORY = 0.25, 40
+"""Part of a device's memory that a field may fill, and the bytes it takes there for each coded byte."""
+FINEST_MULTIPLIER = 3e-13
+"""lambda of the full field: below it, more bits change the concert's pictures by less than 0.01 dB."""
+CELL_BITS = 400.0
+"""Bits that an occupied cell must save to go: its squared weight in the pictures against lambda times this."""
+DENSITY_STEP = 8
+"""Steps of `density_codes` (6 %) that cells' densities keep when the size matters; they only steer the samples."""
+
+COLUMNS_OF_DEGREE = {0: np.array([0, 1, 5, 9]), 1: np.arange(cpu.USED)}
+"""Numbers of a row of the SH grid that a baked row keeps."""
+
+
 def bake(
     field: SHGrid,
+    profile: DeviceProfile | None = None,
     *,
+    cameras: Cameras | None = None,
+    max_bytes: int | None = None,
     levels: int | None = None,
+    sh_degree: int = 1,
     bits: int = 8,
     region: Bounds | None = None,
     min_density: float = 0.7,
     steps: int | None = None,
+    importance: Importance | None = None,
+    seed: int = 0,
 ) -> BakedField:
     """Cut, prune and quantize a trained SH grid.
 
-    levels: keep only this many, coarse first (all by default). bits: 2 to 8 a number. region: drop what lies outside
-    a box.
-    min_density: cells whose exp(log density) stays below are empty. steps: marching steps a ray (the teacher's by
-    default). Quantization is symmetric, per level and number, with the clipping that loses least squared error.
+    profile: the device; where max_bytes is not given it is what its link brings in SECONDS_TO_FETCH and its memory
+    holds. cameras: who looks, all UEs or those of one seat block (see `view_cell`); without them every occupied cell
+    counts the same. max_bytes: of the coded file (see coding.baked_stream), needs cameras. levels: keep only this many,
+    coarse first (all by default). sh_degree: 0 for colours that are the same from everywhere. bits: 2 to 8 a number.
+    region: drop what lies outside a box. min_density: cells whose exp(log density) stays below are empty. steps:
+    marching steps a ray (the teacher's by default). importance: what importance_of found for the cameras, when it is
+    known already. seed: of the pixels by which importance is judged.
+
+    Raises ValueError for numbers out of range and for a size that no field can have.
     """
     started = time.perf_counter()
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits must be between 2 and 8, got {bits}")
-    shape = field.shape
-    resolutions = shape.resolutions[: levels or len(shape.resolutions)]
-    if not resolutions or (levels or 1) > len(shape.resolutions):
-        raise ValueError(f"levels must be between 1 and {len(shape.resolutions)}, got {levels}")
-    cells = shape.occupancy_cells
-    occupied = _occupied_cells(field, min_density, region)
-    used = np.zeros(len(resolutions) * field.rows, np.bool_)
-    cpu.rows_used(occupied.reshape(-1), cells, field.rows, np.array(resolutions, np.int64), used)
-    table = field.table.detach().cpu().numpy()[: len(used), : cpu.USED]
-    used &= (table != 0).any(1)
-    scales, values = [], []
-    for level in range(len(resolutions)):
-        part = slice(level * field.rows, (level + 1) * field.rows)
-        scale, quantized = quantized_rows(table[part][used[part]], bits=bits)
-        scales.append(scale)
-        values.append(quantized)
-    baked = BakedField(
-        values=np.concatenate(values),
-        scales=np.stack(scales),
-        kept=np.packbits(used),
-        occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
-        densities=density_codes(field.density_of_cell.cpu().numpy()[occupied]),
-        background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
-        centre=field.centre.cpu().numpy().copy(),
-        half_size=field.half_size.cpu().numpy().copy(),
-        resolutions=tuple(resolutions),
-        rows=field.rows,
-        occupancy_cells=cells,
+    _check_choices(field, bits, levels, sh_degree, max_bytes)
+    if cameras is not None and importance is None:
+        importance = importance_of(field, cameras, seed=seed)
+    if importance is not None and max_bytes is None and profile is not None:
+        max_bytes = bytes_for(profile)
+    if importance is None and max_bytes is not None:
+        raise ValueError(f"a field of at most {max_bytes} bytes needs to know who looks; give bake() cameras")
+    source = _Source(
+        field=field,
+        occupied=_occupied_cells(field, min_density, region),
+        resolutions=field.shape.resolutions[:levels],
+        columns=COLUMNS_OF_DEGREE[sh_degree],
         bits=bits,
-        near=shape.near * field.radius,
-        far=shape.far * field.radius,
-        steps=steps or shape.steps,
-        refine=shape.refine,
-        finest=shape.finest,
+        steps=steps or field.shape.steps,
     )
+    if importance is None:
+        baked = _rounded(source)
+    elif max_bytes is None:
+        baked = _optimised(source, importance, FINEST_MULTIPLIER)
+    else:
+        baked = _of_size(source, importance, max_bytes)
     teacher_bytes = field.table.numel() * field.table.element_size()
     log.info(
         "bake: %d of %d rows, %.1f MB of %.1f MB (%.0f %%), %d bits, in %.1f s",
@@ -81,16 +115,142 @@ def bake(
     return baked
 
 
+def bytes_for(profile: DeviceProfile) -> int:
+    """Bytes of the coded field that suit a device: what its link brings in time and what fits its memory."""
+    by_link = profile.link_mbit_s * 1e6 / 8 * SECONDS_TO_FETCH
+    by_memory = profile.memory_mb * 1e6 * MEMORY_SHARE / BYTES_IN_MEMORY
+    return int(min(by_link, by_memory))
+
+
+def view_cell(cameras: Cameras, centre: Float[Tensor, "3"], *, radius: float) -> Cameras:
+    """The cameras of one seat block: those within `radius` metres of `centre` on the ground. ValueError if none is."""
+    apart = torch.linalg.vector_norm((cameras.positions - centre)[:, :2], dim=-1)
+    if not bool((apart <= radius).any()):
+        raise ValueError(f"no camera lies within {radius} m of {centre.tolist()}; the nearest is {apart.min():.1f} m")
+    return cameras[apart <= radius]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is baked, cut to cells, levels and columns but not yet pruned."""
+
+    field: SHGrid
+    occupied: np.ndarray
+    resolutions: tuple[int, ...]
+    columns: np.ndarray
+    bits: int
+    steps: int
+
+    def rows_of(self, level: int) -> slice:
+        return slice(level * self.field.rows, (level + 1) * self.field.rows)
+
+    def table(self) -> np.ndarray:
+        rows = len(self.resolutions) * self.field.rows
+        return self.field.table.detach().cpu().numpy()[:rows]
+
+    def needed(self, occupied: np.ndarray) -> np.ndarray:
+        """Rows [levels * rows] that occupied cells need and that hold something."""
+        used = np.zeros(len(self.resolutions) * self.field.rows, np.bool_)
+        cells, resolutions = self.field.shape.occupancy_cells, np.array(self.resolutions, np.int64)
+        cpu.rows_used(occupied.reshape(-1), cells, self.field.rows, resolutions, used)
+        return used & (self.table()[:, : cpu.USED] != 0).any(1)
+
+    def baked(
+        self, occupied: np.ndarray, kept: np.ndarray, values: Sequence[np.ndarray], scales: Sequence[np.ndarray]
+    ) -> BakedField:
+        field, shape = self.field, self.field.shape
+        return BakedField(
+            values=np.concatenate(values),
+            scales=np.stack(scales),
+            kept=np.packbits(kept),
+            occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
+            densities=density_codes(field.density_of_cell.cpu().numpy()[occupied]),
+            background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
+            centre=field.centre.cpu().numpy().copy(),
+            half_size=field.half_size.cpu().numpy().copy(),
+            resolutions=tuple(self.resolutions),
+            rows=field.rows,
+            occupancy_cells=shape.occupancy_cells,
+            bits=self.bits,
+            near=shape.near * field.radius,
+            far=shape.far * field.radius,
+            steps=self.steps,
+            refine=shape.refine,
+            finest=shape.finest,
+        )
+
+
+def _rounded(source: _Source) -> BakedField:
+    """Every row that an occupied cell needs, rounded."""
+    kept, scales, values = source.needed(source.occupied), [], []
+    for level in range(len(source.resolutions)):
+        part = source.rows_of(level)
+        scale, quantized = quantized_rows(source.table()[part][kept[part]][:, source.columns], bits=source.bits)
+        scales.append(scale)
+        values.append(quantized)
+    return source.baked(source.occupied, kept, values, scales)
+
+
+def _optimised(source: _Source, importance: Importance, multiplier: float) -> BakedField:
+    """The rows and cells that are worth their bits at `multiplier` (lambda, see rate_distortion): importance times
+    squared error a pixel and colour."""
+    per_pixel = 1 / importance.pixels
+    occupied = source.occupied & (importance.of_cells * per_pixel > multiplier * CELL_BITS)
+    needed, top = source.needed(occupied), 2 ** (source.bits - 1) - 1
+    kept, scales, values = np.zeros_like(needed), [], []
+    for level in range(len(source.resolutions)):
+        part = source.rows_of(level)
+        (rows,) = np.nonzero(needed[part])
+        found = quantize_level(
+            source.table()[part][rows][:, source.columns],
+            importance.of_rows[part][rows][:, source.columns] * np.float32(per_pixel / 3),
+            multiplier=multiplier,
+            top=top,
+        )
+        filled = found.values.any(1)
+        kept[part][rows[filled]] = True
+        scales.append(found.scale)
+        values.append(found.values[filled])
+    return source.baked(occupied, kept, values, scales)
+
+
+def _of_size(source: _Source, importance: Importance, max_bytes: int) -> BakedField:
+    """The best field whose coded file has at most max_bytes: lambda by bisection of its logarithm."""
+
+    def baked_at(exponent: float) -> tuple[BakedField, int]:
+        baked = _optimised(source, importance, 10.0**exponent)
+        return baked, len(coded_baked(baked))
+
+    low, high = np.log10(FINEST_MULTIPLIER), -4.0
+    best, size = baked_at(low)
+    if size <= max_bytes:
+        return best
+    best, size = baked_at(high)
+    if size > max_bytes:
+        raise ValueError(f"no baked field fits {max_bytes} bytes; the smallest takes {size}")
+    for _ in range(12):
+        middle = (low + high) / 2
+        trial, size = baked_at(middle)
+        if size <= max_bytes:
+            best, high = trial, middle
+            if size > 0.97 * max_bytes:
+                break
+        else:
+            low = middle
+    return best
+
+
 def quantized_rows(rows: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale [13] of each number and the rows [n, 13] in units of it, int8, rounded and clipped to +-(2^(bits-1) - 1).
+    """Scale [numbers] of each number and the rows [n, numbers] in units of it, int8, rounded and clipped to
+    +-(2^(bits-1) - 1).
 
     The scale is searched among clippings of the largest magnitude; unclipped, the error is at most half a scale.
     """
     top = 2 ** (bits - 1) - 1
-    largest = np.abs(rows).max(0, initial=0) if len(rows) else np.zeros(cpu.USED)
-    largest = np.maximum(largest, 1e-8)
+    numbers = rows.shape[1]
+    largest = np.maximum(np.abs(rows).max(0, initial=0), 1e-8)
     sample = rows[:: max(1, len(rows) // 20000)]
-    best_scale, best_error = largest / top, np.full(cpu.USED, np.inf)
+    best_scale, best_error = largest / top, np.full(numbers, np.inf)
     for clip in CLIPPINGS if len(rows) else ():
         scale = largest * clip / top
         error = ((np.clip(np.round(sample / scale), -top, top) * scale - sample) ** 2).sum(0)
@@ -102,6 +262,17 @@ def quantized_rows(rows: np.ndarray, *, bits: int) -> tuple[np.ndarray, np.ndarr
 
 CLIPPINGS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Fractions of the largest magnitude that are tried as the end of the scale."""
+
+
+def _check_choices(field: SHGrid, bits: int, levels: int | None, sh_degree: int, max_bytes: int | None) -> None:
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be between 2 and 8, got {bits}")
+    if levels is not None and not 1 <= levels <= len(field.shape.resolutions):
+        raise ValueError(f"levels must be between 1 and {len(field.shape.resolutions)}, got {levels}")
+    if sh_degree not in COLUMNS_OF_DEGREE:
+        raise ValueError(f"sh_degree must be 0 or 1, got {sh_degree}")
+    if max_bytes is not None and max_bytes < 1:
+        raise ValueError(f"max_bytes must be positive, got {max_bytes}")
 
 
 def _occupied_cells(field: SHGrid, min_density: float, region: Bounds | None) -> np.ndarray:
