@@ -17,6 +17,7 @@ from torch import Tensor
 from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid
 from crowdnerf_lab.catalogue.artefact import Artefact, card_files, write_artefact
 from crowdnerf_lab.catalogue.card import Contributor, Format, Kind, ModelCard, Probe, Provenance
+from crowdnerf_lab.catalogue.remeasurement import probe_psnr
 from crowdnerf_lab.contributors import contributors_of
 from crowdnerf_lab.devices.export import export_onnx
 from crowdnerf_lab.devices.measure import (
@@ -32,7 +33,7 @@ from crowdnerf_lab.devices.quantize import Feed, computes_in, quantize_static_in
 from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
-from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model, probe_psnr
+from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model
 from crowdnerf_lab.pseudo_views import viewing_cameras
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene

@@ -3,11 +3,7 @@
 Measured is what a UE runs: the model as `network.ue` loads it, pose in to picture out.
 """
 
-import os
-import platform
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,39 +12,30 @@ from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.catalogue.card import Latency, MeasuredQuality
+from crowdnerf_lab.catalogue.remeasurement import Timing, machine, timed
 from crowdnerf_lab.metrics import psnr, quality
 from crowdnerf_lab.network.ue import LocalModel, Picture
 
-WARM_UP_FRAMES = 3
 MOST_DB = 99.0
 """PSNR written down for pictures without any difference."""
 
 
-def machine() -> str:
-    """The processor this process runs on, with the number of its cores, as a card names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return f"{processor}, {os.cpu_count()} cores, {platform.system()}"
+def measure_latency(model: LocalModel, cameras: Cameras, *, frames: int = 20, rounds: int = 1) -> Latency:
+    """Median and 95th percentile of the time of a frame, after a warm-up, over the cameras in turn.
 
-
-def measure_latency(model: LocalModel, cameras: Cameras, *, frames: int = 20) -> Latency:
-    """Median and 95th percentile of the time of a frame, after WARM_UP_FRAMES, over the cameras in turn.
-
-    The threads are those the model was loaded with.
+    Of several rounds the least disturbed counts. The threads are those the model was loaded with.
     """
-    times = []
-    for i in range(WARM_UP_FRAMES + frames):
-        pose, focal, centre = intrinsics(cameras, i % len(cameras), width=model.width, height=model.height)
-        started = time.perf_counter()
-        model.render(pose, focal, centre)
-        times.append(1e3 * (time.perf_counter() - started))
-    measured = times[WARM_UP_FRAMES:]
+    size = {"width": model.width, "height": model.height}
+    views = [intrinsics(cameras, i, **size) for i in range(len(cameras))]
+    return latency_of(model, timed(lambda i: model.render(*views[i % len(views)]), frames=frames, rounds=rounds))
+
+
+def latency_of(model: LocalModel, timing: Timing) -> Latency:
+    """What a card says of a model that was timed on this machine."""
     return Latency(
-        median_ms=float(np.median(measured)),
-        p95_ms=float(np.percentile(measured, 95)),
-        frames=frames,
+        median_ms=timing.median_ms,
+        p95_ms=timing.p95_ms,
+        frames=timing.frames,
         threads=model.threads,
         runtime=model.runtime,
         machine=machine(),
@@ -67,20 +54,28 @@ def measure_quality(
 
     psnr_before: what the same model had against the photos before quantization.
     """
+    measured = quality_of_pictures(pictures_of(model, cameras) if photos else (), photos=photos, teacher=teacher)
+    return measured.model_copy(update={"psnr_before": psnr_before}) if photos else measured
+
+
+def quality_of_pictures(
+    pictures: Sequence[Picture],
+    *,
+    photos: Sequence[Float[Tensor, "_ _ 3"]],
+    teacher: Sequence[Float[Tensor, "_ _ 3"]],
+) -> MeasuredQuality:
+    """Pictures against the photos and the teacher's pictures of the same views; nothing is claimed without photos."""
     if not photos:
-        return MeasuredQuality(
-            views=0, psnr=None, psnr_affine=None, ssim=None, flip=None, psnr_teacher=None, psnr_before=None
-        )
-    pictures = [as_colour(picture) for picture in pictures_of(model, cameras)]
-    against = quality(pictures, list(photos))
+        return MeasuredQuality(views=0, psnr=None, psnr_affine=None, ssim=None, flip=None, psnr_teacher=None)
+    colours = [as_colour(picture) for picture in pictures]
+    against = quality(colours, list(photos))
     return MeasuredQuality(
         views=len(photos),
         psnr=min(against.psnr, MOST_DB),
         psnr_affine=min(against.psnr_affine, MOST_DB),
         ssim=against.ssim,
         flip=against.flip,
-        psnr_teacher=min(pooled_psnr(pictures, teacher), MOST_DB),
-        psnr_before=psnr_before,
+        psnr_teacher=min(pooled_psnr(colours, teacher), MOST_DB),
     )
 
 
@@ -110,3 +105,8 @@ def intrinsics(
 def as_colour(picture: Picture) -> Float[Tensor, "h w 3"]:
     """Bytes to sRGB in [0, 1]."""
     return torch.from_numpy(np.asarray(picture, np.float32) / 255)
+
+
+def as_bytes(colour: Float[Tensor, "h w 3"]) -> Picture:
+    """sRGB in [0, 1] to bytes, rounded as a UE rounds."""
+    return (colour.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()

@@ -3,11 +3,10 @@
 No torch and no training code: about a hundred lines to port to another language.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,10 +102,9 @@ def light_field_model(
     if coded:
         from crowdnerf_lab.coding.coded_graph import decode_graph
 
-        graph = decode_graph(content, name=name)
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in graph.initializers.values()]
-        options.add_external_initializers(list(graph.initializers), values)
-        content, complete = graph.model, graph.complete
+        decoded = decode_graph(content, name=name)
+        decoded.lend(options)
+        content, complete = decoded.model, decoded.complete
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         takes, gives = {i.name: i.shape for i in session.get_inputs()}, {o.name: o.shape for o in session.get_outputs()}
@@ -145,16 +143,3 @@ def baked_model(
         return field.render_image(pose, f, centre=c, width=width, height=height, threads=threads).colour
 
     return LocalModel(width, height, threads, f"numba {numba.__version__}", draw, complete)
-
-
-def probe_psnr(model: LocalModel, folder: Path, probes: Sequence[Mapping[str, Any]]) -> float:
-    """PSNR, dB, of the model's pictures against an artefact's probe views: does its card tell the truth here?"""
-    squared = []
-    for probe in probes:
-        with Image.open(folder / probe["path"]) as image:
-            truth = np.asarray(image.convert("RGB"), np.float64)
-        height, width = truth.shape[:2]
-        pose = np.asarray(probe["camera_to_world"], np.float32)
-        picture = model.render(pose, probe["focal"], probe["centre"], width=width, height=height)
-        squared.append(np.mean((picture - truth) ** 2))
-    return float(10 * np.log10(255**2 / max(np.mean(squared), 1e-5)))

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
+from crowdnerf_lab.catalogue.remeasurement import probe_psnr
 from crowdnerf_lab.devices.fitting import calibration_feeds, fit_to, reference_of, through_ideal_lens
 from crowdnerf_lab.devices.measure import as_colour, pictures_of
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.metrics import psnr
-from crowdnerf_lab.network.ue import load_artefact, probe_psnr
+from crowdnerf_lab.network.ue import load_artefact
 from crowdnerf_lab.rendering import render_view
 from tests.toy_artefacts import fitted, random_grid, small_profile, small_scene, untrained_student
 from tests.toy_field import ToyField

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from crowdnerf_lab.catalogue.remeasurement import WARM_UP_FRAMES, machine
 from crowdnerf_lab.devices.measure import (
     MOST_DB,
-    WARM_UP_FRAMES,
     as_colour,
     intrinsics,
-    machine,
     measure_latency,
     measure_quality,
     pictures_of,
