@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def coded_baked(field: BakedField) -> bytes:
         if numbers > BASE_COLUMNS:
             turning = _encoded_columns(own, BASE_COLUMNS, numbers)
             layers.append(Layer(f"level {resolution}, by direction", _joined(turning)))
-    header = {name: getattr(field, name) for name in _NUMBERS}
+    header: dict[str, Any] = {name: getattr(field, name) for name in _NUMBERS}
     header |= {name: [float(number) for number in getattr(field, name)] for name in _VECTORS}
     header |= {"resolutions": list(field.resolutions), "numbers": numbers, "pruned": pruned}
     return packed_layers(kind=KIND, header=header, layers=layers)
@@ -83,16 +84,16 @@ def decode_baked(content: bytes, *, name: Path | str) -> tuple[BakedField, bool]
 
 
 def _field_of(file: LayeredFile) -> BakedField:
-    header = {name: file.header[name] for name in _NUMBERS}
-    numbers, rows, cells = int(file.header["numbers"]), int(header["rows"]), int(header["occupancy_cells"])
+    header = file.header
+    numbers, rows, cells = int(header["numbers"]), int(header["rows"]), int(header["occupancy_cells"])
     layers_a_level = 1 if numbers == BASE_COLUMNS else 2
-    resolutions = tuple(int(resolution) for resolution in file.header["resolutions"])
+    resolutions = tuple(int(resolution) for resolution in header["resolutions"])
     _check_sizes(numbers, rows, cells, resolutions)
     resolutions = resolutions[: -(-len(file.layers) // layers_a_level)]
     pieces = _pieces(file.layers[0].payload)
     occupied, densities = _decoded_cells(pieces, cells)
     needed = np.ones(len(resolutions) * rows, np.bool_)
-    if file.header["pruned"]:
+    if header["pruned"]:
         needed = _needed_rows(occupied, cells, rows, resolutions)
     kept, scales, values = np.zeros_like(needed), [], []
     for level in range(len(resolutions)):
@@ -117,10 +118,26 @@ def _field_of(file: LayeredFile) -> BakedField:
         kept=np.packbits(kept),
         occupied=np.packbits(occupied, bitorder="little"),
         densities=densities,
+        background=_vector(header["background"]),
+        centre=_vector(header["centre"]),
+        half_size=_vector(header["half_size"]),
         resolutions=resolutions,
-        **{name: np.array(file.header[name], np.float32) for name in _VECTORS},
-        **header,
+        rows=rows,
+        occupancy_cells=cells,
+        bits=int(header["bits"]),
+        near=float(header["near"]),
+        far=float(header["far"]),
+        steps=int(header["steps"]),
+        refine=int(header["refine"]),
+        finest=int(header["finest"]),
     )
+
+
+def _vector(numbers: Any) -> np.ndarray:
+    vector = np.array(numbers, np.float32)
+    if vector.shape != (3,):
+        raise ValueError(f"numbers of shape {vector.shape} are no place or colour")
+    return vector
 
 
 def _check_sizes(numbers: int, rows: int, cells: int, resolutions: Sequence[int]) -> None:
@@ -207,11 +224,10 @@ def _octree(occupied: np.ndarray) -> list[np.ndarray]:
     """The grid at every size from 1 to the next power of two: a cell is filled where any of its eight children is."""
     side = 1 << _depth(len(occupied))
     grids = [np.pad(occupied, (0, side - len(occupied)))]
-    while len(grids[-1]) > 1:
-        n = len(grids[-1]) // 2
-        grids.append(grids[-1].reshape(n, 2, n, 2, n, 2).any((1, 3, 5)))
-    grids[-1] = np.ones((1, 1, 1), np.bool_)
-    return grids[::-1]
+    while side > 2:
+        side //= 2
+        grids.append(np.asarray(grids[-1].reshape(side, 2, side, 2, side, 2).any((1, 3, 5))))
+    return [np.ones((1, 1, 1), np.bool_), *grids[::-1]]
 
 
 def _children(fine: np.ndarray) -> np.ndarray:

@@ -156,15 +156,22 @@ class _Source:
         return used & (self.table()[:, : cpu.USED] != 0).any(1)
 
     def baked(
-        self, occupied: np.ndarray, kept: np.ndarray, values: Sequence[np.ndarray], scales: Sequence[np.ndarray]
+        self,
+        occupied: np.ndarray,
+        kept: np.ndarray,
+        values: Sequence[np.ndarray],
+        scales: Sequence[np.ndarray],
+        *,
+        density_step: int = 1,
     ) -> BakedField:
         field, shape = self.field, self.field.shape
+        densities = density_codes(field.density_of_cell.cpu().numpy()[occupied])
         return BakedField(
             values=np.concatenate(values),
             scales=np.stack(scales),
             kept=np.packbits(kept),
             occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
-            densities=density_codes(field.density_of_cell.cpu().numpy()[occupied]),
+            densities=densities // density_step * density_step,
             background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
             centre=field.centre.cpu().numpy().copy(),
             half_size=field.half_size.cpu().numpy().copy(),
@@ -211,7 +218,7 @@ def _optimised(source: _Source, importance: Importance, multiplier: float) -> Ba
         kept[part][rows[filled]] = True
         scales.append(found.scale)
         values.append(found.values[filled])
-    return source.baked(occupied, kept, values, scales)
+    return source.baked(occupied, kept, values, scales, density_step=DENSITY_STEP)
 
 
 def _of_size(source: _Source, importance: Importance, max_bytes: int) -> BakedField:
