@@ -4,6 +4,8 @@ Reading opens no picture: the manifest is validated, every file it names must ex
 entries may name the same file. Poses are camera-to-world 3x4, OpenCV axes; the world is what `coordinates` says.
 """
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Collection, Iterator
@@ -17,7 +19,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from crowdnerf_lab.cameras import invalid_poses
 from crowdnerf_lab.captures.documents import CaptureError, FileName, explained, read_document
-from crowdnerf_lab.files import FileError, inside, write_copy, write_json
+from crowdnerf_lab.files import FileError, inside, sha256_of, write_copy, write_json
 
 FORMAT = "crowdnerf_lab.captures"
 VERSION = 2
@@ -297,20 +299,25 @@ def write_captures(captures: CaptureSet, root: Path | str) -> Path:
     disk is full.
     """
     root = Path(root)
-    manifest = Manifest(
-        name=captures.name,
-        licence=captures.licence,
-        origin_wgs84=captures.origin_wgs84,
-        captures=captures.captures,
-        views=captures.views,
-        coordinates=captures.coordinates,
-        began=captures.began,
-    )
     _check_files(captures, root / MANIFEST)
     if root.resolve() != captures.root.resolve():
         for _, file in _named_files(captures):
             write_copy(inside(root, file), captures.path_of(file))
-    return write_json(root / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
+    return write_json(root / MANIFEST, _manifest_of(captures))
+
+
+def captures_digest(captures: CaptureSet) -> str:
+    """SHA-256 of the manifest and of every file that it names: two folders with the same captures have the same.
+
+    Raises CaptureError for a file that is missing.
+    """
+    digest = hashlib.sha256(json.dumps(_manifest_of(captures), sort_keys=True).encode())
+    for _, file in _named_files(captures):
+        try:
+            digest.update(sha256_of(captures.path_of(file)).encode())
+        except OSError as error:
+            raise CaptureError(f"cannot read {captures.path_of(file)}: {error.strerror}; bring it back") from error
+    return digest.hexdigest()
 
 
 def concert() -> CaptureSet:
@@ -322,6 +329,20 @@ def concert() -> CaptureSet:
             f"no concert at {data / 'concert'}; work in a checkout, or set CROWDNERF_DATA to its data folder"
         )
     return read_bundle(data / "concert")
+
+
+def _manifest_of(captures: CaptureSet) -> dict[str, Any]:
+    """Captures as their manifest says them."""
+    manifest = Manifest(
+        name=captures.name,
+        licence=captures.licence,
+        origin_wgs84=captures.origin_wgs84,
+        captures=captures.captures,
+        views=captures.views,
+        coordinates=captures.coordinates,
+        began=captures.began,
+    )
+    return manifest.model_dump(mode="json", exclude_none=True)
 
 
 def _check_format(path: Path, document: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from crowdnerf_lab.captures.bundle import (
     ReferenceView,
     ReportedPose,
     Truth,
+    captures_digest,
     concert,
     read_bundle,
     write_captures,
@@ -124,6 +125,18 @@ def test_written_elsewhere_a_folder_stands_alone(tmp_path):
     files = sorted(path.name for path in (tmp_path / "copy").rglob("*") if path.is_file())
     assert files == ["b.mp4", "b0.png", "manifest.json", "v.png", "v_depth.png"]
     assert copy.path_of("photos/b0.png").read_bytes() == captures.path_of("photos/b0.png").read_bytes()
+
+
+def test_a_digest_is_of_the_captures_and_not_of_their_folder(tmp_path):
+    written = read_bundle(write_captures(small_event(tmp_path / "a"), tmp_path / "a"))
+    copied = read_bundle(write_captures(written, tmp_path / "b"))
+    assert captures_digest(written) == captures_digest(copied)
+    photo = copied.path_of(copied.photos[0].file)
+    photo.write_bytes(photo.read_bytes() + b"x")
+    assert captures_digest(written) != captures_digest(copied)
+    photo.unlink()
+    with pytest.raises(CaptureError, match=photo.name):
+        captures_digest(copied)
 
 
 def test_keeping_drops_ues_that_are_left_with_nothing(tmp_path):
