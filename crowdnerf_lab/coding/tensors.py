@@ -61,7 +61,7 @@ def encode_float_tensors(tensors: Sequence[NDArray[np.floating]]) -> bytes:
     return _LENGTH.pack(len(exponents)) + exponents + rest
 
 
-def decode_float_tensors(payload: bytes, *, shapes: Sequence[Shape], dtype: type) -> list[NDArray[np.floating]]:
+def decode_float_tensors(payload: bytes, *, shapes: Sequence[Shape], dtype: str | type) -> list[NDArray[np.floating]]:
     """The tensors that `encode_float_tensors` coded."""
     counts = counts_of(shapes)
     exponents, rest = _split_off(payload)
