@@ -17,7 +17,7 @@ class Residual(nn.Module):
 
 
 def cell_decoder(inputs: int, *, width: int, blocks: int, cell: int) -> nn.Sequential:
-    """Images [n 3 h w] in [0, 1] from features [n inputs r c]: head, `blocks` residual blocks, cell x cell pixels a ray.
+    """Images [n 3 h w] in [0, 1] from features [n inputs r c]: head, residual blocks, cell x cell pixels each.
 
     The last convolution gives all the pixels of a cell as channels, rearranged (Shi et al. 2016).
     """
