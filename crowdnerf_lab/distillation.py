@@ -27,7 +27,8 @@ from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields.field import RadianceField
 from crowdnerf_lab.interrupts import interrupts
 from crowdnerf_lab.light_fields.light_field import LightField, cell_rays, images_of, rays_through_plane
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.light_fields.planes import planes_through
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.metrics import psnr_of_mse
 from crowdnerf_lab.pseudo_views import (
     PseudoViews,
@@ -130,7 +131,7 @@ def distil(
     settings = settings or DistilSettings()
     started = time.perf_counter()
     if student is None:
-        planes = planes_across(scene.cameras[scene.train], scene.bounds)
+        planes = planes_through(teacher, scene.cameras[scene.train], scene.bounds, seed=seed)
         student = RayMLP(planes, size, view_size=(width, height), seed=seed)
     cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
     train = render_pseudo_views(

@@ -16,7 +16,7 @@
 import itertools
 
 import crowdnerf_lab as cn
-from crowdnerf_lab.light_fields.ray_mlp import planes_across
+from crowdnerf_lab.light_fields.planes import planes_across
 
 # %% tags=["parameters"]
 preset = "standard"

@@ -16,7 +16,8 @@ import torch
 
 from crowdnerf_lab import distillation
 from crowdnerf_lab.distillation import DistillationError, DistilSettings, distil
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.light_fields.planes import planes_across
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pseudo_views import PseudoViews, random_offsets, windows_of
 from crowdnerf_lab.rendering import render_view

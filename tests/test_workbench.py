@@ -10,7 +10,8 @@ from crowdnerf_lab.captures.exporting import write_transforms
 from crowdnerf_lab.contributors import contributors_in
 from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.light_fields.planes import planes_across
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.workbench import RUNS_VARIABLE, Workbench, open_workbench
 from tests.toy_field import toy_scene
 

@@ -2,14 +2,19 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from crowdnerf_lab.catalogue.artefact import Artefact
-from crowdnerf_lab.devices.fitting import fit_to
+from crowdnerf_lab.catalogue.limits import RUNTIME_OF
+from crowdnerf_lab.devices.ladder import Ladder
+from crowdnerf_lab.devices.predictions import computes_in_of
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profile
+from crowdnerf_lab.fields.baking import Tier
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.light_fields.planes import planes_across
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.scene import PosedScene
 from tests.toy_field import toy_scene
 
@@ -44,13 +49,26 @@ def small_profile(name: str = "laptop_cpu", **changes: object) -> DeviceProfile:
     return device_profile(name).model_copy(update={"view_width": WIDTH, "view_height": HEIGHT, **changes})
 
 
+def toy_ladder(root: Path, **settings: Any) -> Ladder:
+    """The toy scene's field and student in three formats, uncoded, and the whole field baked; settings: a Ladder's."""
+    few: dict[str, Any] = {
+        "tiers": (Tier("full", None),),
+        "resolutions": ((WIDTH, HEIGHT),),
+        "formats": ("onnx_float32", "onnx_int8_qdq", "onnx_int8_weights"),
+        "codings": ("none",),
+        "frames": 2,
+        "licence": "CC-BY-4.0",
+    }
+    arguments = {"scene": small_scene(), "root": root} | few | settings
+    return Ladder(random_grid(), arguments.pop("students", [untrained_student()]), **arguments)
+
+
 def fitted(profile: DeviceProfile, root: Path) -> list[Artefact]:
-    return fit_to(
-        profile,
-        field=random_grid(),
-        students=[untrained_student()],
-        scene=small_scene(),
-        root=root,
-        frames=2,
-        licence="CC-BY-4.0",
-    )
+    """Of the toy ladder what a device can run at all."""
+    ladder = toy_ladder(root)
+    suited = [
+        candidate
+        for candidate in ladder.candidates()
+        if RUNTIME_OF[candidate.kind] in profile.runtimes and computes_in_of(candidate) in profile.precisions
+    ]
+    return list(ladder.build_all(suited, progress=False))

@@ -4,23 +4,22 @@ K points a ray, each with L frequencies, are the channels of a low-resolution im
 body of 1x1 convolutions with residuals, every ray for itself; then a tail that returns cell x cell pixels a ray. A cell
 of one pixel is R2L (Wang et al. 2022), without super-resolution: the same body asked 64 times as often.
 
-The K points are where the ray meets K parallel planes across the scene. So every camera on a ray gets the same points,
-and what lies near a plane is a picture on it (normalised device coordinates do this for NeRF's forward-facing scenes).
-Distilled from the concert's field in the same time, views between the captured ones came out 1.1 dB better than with
-points at fixed distances from the camera.
+The K points are where the ray meets K parallel planes across the scene. Distilled from the concert's field in the same
+time, views between the captured ones came out 1.1 dB better than with points at fixed distances from the camera.
 """
 
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.light_fields.decoder import Residual
 from crowdnerf_lab.light_fields.light_field import LightFieldError, images_of
+from crowdnerf_lab.light_fields.planes import SamplingPlanes, meeting_points
 from crowdnerf_lab.scene import Bounds
 
 FORMAT = "crowdnerf_lab.ray_mlp/1"
@@ -37,35 +36,6 @@ STAGE_CHANNELS: dict[str, tuple[int, int, int]] = {
 CELLS = (8, 4, 1)
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 UPSAMPLINGS = ("pixel_shuffle", "conv_transpose")
-PARALLEL = 0.05
-"""Smallest cosine between a ray and the planes' normal; flatter rays count as this steep, so points stay finite."""
-
-
-@dataclass(frozen=True)
-class SamplingPlanes:
-    """Planes that rays are sampled on: across `normal` (unit), `offsets` metres along it from the bounds' centre."""
-
-    bounds: Bounds
-    normal: Float[Tensor, "3"]
-    offsets: Float[Tensor, "k"]
-
-
-def planes_across(cameras: Cameras, bounds: Bounds, *, points: int = 8) -> SamplingPlanes:
-    """Planes across the cameras' mean viewing direction, evenly through the bounds.
-
-    A ray and its reverse meet the same points, so a scene seen from all around needs a light field for each side.
-    Raises LightFieldError when the cameras look every way.
-    """
-    mean = cameras.forward.mean(0)
-    length = torch.linalg.vector_norm(mean)
-    if not length > PARALLEL:
-        raise LightFieldError(
-            f"the {len(cameras)} cameras have no common viewing direction (mean of length {float(length):.3f}); "
-            "give the cameras of one side of the scene"
-        )
-    normal = mean / length
-    reach = (normal.abs() * bounds.half_size).sum()
-    return SamplingPlanes(bounds, normal, torch.linspace(-1, 1, points).to(reach) * reach)
 
 
 class RayMLP(nn.Module):
@@ -115,7 +85,7 @@ class RayMLP(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Sequential(nn.Conv2d(encoded, width, 1), ACTIVATIONS[activation]())
-            self.body = nn.Sequential(*[_Residual(width, activation) for _ in range((depth - 2) // 2)])
+            self.body = nn.Sequential(*[Residual(width, ACTIVATIONS[activation]) for _ in range((depth - 2) // 2)])
             self.tail = (
                 nn.Sequential(nn.Conv2d(width, 3 * cell**2, 1), nn.PixelShuffle(cell))
                 if upsampling == "pixel_shuffle"
@@ -143,14 +113,8 @@ class RayMLP(nn.Module):
 
         The contraction is Mip-NeRF 360's (Barron et al. 2022) in the infinity norm: x (2 - 1/|x|) / |x| beyond 1.
         """
-        normal = self.normal[:, None, None]
-        along = (directions * normal).sum(1, keepdim=True)
-        along = torch.where(along < 0, along.clamp(max=-PARALLEL), along.clamp(min=PARALLEL))
-        centre, half_size = self.bounds_centre[:, None, None], self.bounds_half_size[:, None, None]
-        height = ((centre - origins) * normal).sum(1, keepdim=True)
-        distances = (height + self.offsets[:, None, None]) / along
-        local = (origins - centre).unsqueeze(1) + directions.unsqueeze(1) * distances.unsqueeze(2)
-        local = local / half_size
+        planes = SamplingPlanes(Bounds(self.bounds_centre, self.bounds_half_size), self.normal, self.offsets)
+        local = meeting_points(planes, origins, directions) / self.bounds_half_size[:, None, None]
         norm = local.abs().amax(2, keepdim=True).clamp(min=1)
         return (local * (2 - 1 / norm) / norm).flatten(1, 2)
 
@@ -202,22 +166,12 @@ class RayMLP(nn.Module):
         return network
 
 
-class _Residual(nn.Module):
-    def __init__(self, width: int, activation: str) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
-        self.activation = ACTIVATIONS[activation]()
-
-    def forward(self, features: Float[Tensor, "n w r c"]) -> Float[Tensor, "n w r c"]:
-        return features + self.second(self.activation(self.first(features)))
-
-
 def _staged_tail(width: int, channels: tuple[int, int, int], stages: int, activation: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     before = width
     for after in channels[len(channels) - stages :]:
         layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), ACTIVATIONS[activation]()]
-        layers += [_Residual(after, activation), _Residual(after, activation)]
+        layers += [Residual(after, ACTIVATIONS[activation]), Residual(after, ACTIVATIONS[activation])]
         before = after
     return nn.Sequential(*layers, nn.Conv2d(before, 3, 1))
 

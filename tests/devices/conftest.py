@@ -16,7 +16,8 @@ def student() -> "RayMLP":
     """A ray MLP of size XS with random weights, large enough to give a picture with contrast."""
     import torch
 
-    from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+    from crowdnerf_lab.light_fields.planes import planes_across
+    from crowdnerf_lab.light_fields.ray_mlp import RayMLP
     from crowdnerf_lab.scene import bounds_of
     from tests.toy_field import toy_cameras
 

@@ -12,7 +12,8 @@ import torch
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.devices.export import INPUTS, OPSET, export_onnx
 from crowdnerf_lab.files import FileError
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
+from crowdnerf_lab.light_fields.planes import planes_across
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.scene import bounds_of
 from tests.toy_field import toy_cameras
 

@@ -1,16 +1,20 @@
 """Files of light fields: the same pictures after a round trip, and clear refusals."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from crowdnerf_lab.light_fields.light_field import LightFieldError
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP, planes_across
-from crowdnerf_lab.light_fields.storage import RAY_MLP, load_light_field, save_light_field
+from crowdnerf_lab.light_fields.plane_features import layout_of, plane_features
+from crowdnerf_lab.light_fields.planes import planes_across
+from crowdnerf_lab.light_fields.ray_mlp import RayMLP
+from crowdnerf_lab.light_fields.storage import PLANE_FEATURES, RAY_MLP, load_light_field, save_light_field
 from crowdnerf_lab.scene import bounds_of
 from crowdnerf_lab.weights import WeightsError, read_tensors, write_tensors
-from tests.toy_field import toy_cameras
+from tests.toy_field import ToyField, toy_cameras
 
 CAMERAS = toy_cameras(6)
 PLANES = planes_across(CAMERAS, bounds_of(CAMERAS))
@@ -27,6 +31,25 @@ def test_a_saved_ray_mlp_comes_back_as_it_was(tmp_path: Path, upsampling: str, c
     again = load_light_field(save_light_field(network, tmp_path / "student.safetensors"))
     assert (again.architecture, again.view_size) == (network.architecture, (64, 48))
     assert torch.equal(again(CAMERAS, 40, 48), network(CAMERAS, 40, 48))
+
+
+def test_saved_plane_features_come_back_as_they_were(tmp_path: Path) -> None:
+    layout = replace(layout_of("XS"), points=4, columns=12, rows=8, cell=8)
+    network = plane_features(ToyField(), CAMERAS, bounds_of(CAMERAS), layout=layout, view_size=(64, 48)).eval()
+    again = load_light_field(save_light_field(network, tmp_path / "student.safetensors"))
+    assert (again.architecture, again.view_size) == (network.architecture, (64, 48))
+    assert torch.equal(again(CAMERAS, 40, 48), network(CAMERAS, 40, 48))
+
+
+def test_a_layout_that_does_not_fit_the_weights_is_refused(tmp_path: Path) -> None:
+    layout = replace(layout_of("XS"), points=4, columns=12, rows=8)
+    network = plane_features(ToyField(), CAMERAS, bounds_of(CAMERAS), layout=layout)
+    path = tmp_path / "student.safetensors"
+    for wrong in (replace(layout, rows=9), replace(layout, points=5), replace(layout, cell=8)):
+        header = network.header() | {"layout": json.dumps(asdict(wrong))}
+        write_tensors(path, network.state_dict(), kind=PLANE_FEATURES, header=header)
+        with pytest.raises(LightFieldError, match=r"student\.safetensors does not fit its own header"):
+            load_light_field(path)
 
 
 def test_a_file_that_says_nothing_of_cells_has_cells_of_eight(tmp_path: Path) -> None:
