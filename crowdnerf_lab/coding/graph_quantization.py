@@ -53,7 +53,8 @@ def quantized_layers(
         integer = is_integer(tensor.onnx_type)
         if integer and (importances is None or tensor.name not in parts.scales):
             continue
-        if not integer and (not is_coded_float(tensor.onnx_type) or tensor.name not in parts.multiplied):
+        named = parts.multiplied if importances is None else importances
+        if not integer and (not is_coded_float(tensor.onnx_type) or tensor.name not in named):
             continue
         weights: NDArray[Any] = integers_of(tensor) if integer else floats_of(tensor)
         weights = weights.reshape(matrix_shape(tensor.shape))
