@@ -26,13 +26,12 @@ from torch.nn.functional import grid_sample, normalize
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.light_fields.decoder import cell_decoder
 from crowdnerf_lab.light_fields.light_field import LightFieldError, images_of
+from crowdnerf_lab.light_fields.planes import PARALLEL
 from crowdnerf_lab.light_fields.surfaces import SeenSurfaces
 
 PAIRS = ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2))
 """Coordinates (of u, v, s, t) that each of the six feature planes is looked up at: uv, st, us, vt, ut, vs."""
 CELLS = (8, 4, 2)
-PARALLEL = 0.05
-"""Smallest cosine between a ray and its slab's normal; flatter rays count as this steep, so points stay finite."""
 MARGIN = 1.25
 """How far a feature plane reaches beyond its window, in windows; coordinates are contracted so as to end at 2."""
 GAIN = 8.0
@@ -76,7 +75,7 @@ class TwoPlanes:
     half_sizes: Float[Tensor, "2 2"]
 
 
-def planes_through(seen: SeenSurfaces, *, near: float = 0.15, far: float = 0.8) -> TwoPlanes:
+def slab_through(seen: SeenSurfaces, *, near: float = 0.15, far: float = 0.8) -> TwoPlanes:
     """Planes across the rays' mean direction, at the quantiles near and far of the depths along it.
 
     Raises LightFieldError for rays that go every way.
@@ -112,11 +111,17 @@ def slabs_of(seen: SeenSurfaces, *, sides: int = 1) -> tuple[TwoPlanes, ...]:
         facing = (seen.directions @ normals.T).amax(1)
         normals = torch.cat([normals, seen.directions[facing.argmin()][None]])
     for _ in range(CLUSTERING_ROUNDS):
-        side = (seen.directions @ normals.T).argmax(1)
-        if len(side.unique()) < sides:
-            raise LightFieldError(f"the {len(seen)} rays do not come from {sides} sides; ask for fewer")
-        normals = normalize(torch.stack([seen.directions[side == i].mean(0) for i in range(sides)]), dim=1)
-    return tuple(planes_through(seen[side == i]) for i in range(sides))
+        means = [group.directions.mean(0) for group in _facing(seen, normals)]
+        normals = normalize(torch.stack(means), dim=1)
+    return tuple(slab_through(group) for group in _facing(seen, normals))
+
+
+def _facing(seen: SeenSurfaces, normals: Float[Tensor, "sides 3"]) -> list[SeenSurfaces]:
+    """The rays that go along each normal more than along the others."""
+    side = (seen.directions @ normals.T).argmax(1)
+    if len(side.unique()) < len(normals):
+        raise LightFieldError(f"the {len(seen)} rays do not come from {len(normals)} sides; ask for fewer")
+    return [seen[torch.nonzero(side == i)[:, 0]] for i in range(len(normals))]
 
 
 class LightSlab(nn.Module):

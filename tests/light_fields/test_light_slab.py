@@ -14,13 +14,15 @@ from crowdnerf_lab.cameras import look_at, pinhole
 from crowdnerf_lab.devices.export import export_onnx
 from crowdnerf_lab.devices.quantize import op_types
 from crowdnerf_lab.light_fields.light_field import LightField, LightFieldError, cell_rays
-from crowdnerf_lab.light_fields.light_slab import MARGIN, LightSlab, TwoPlanes, planes_through, slabs_of
+from crowdnerf_lab.light_fields.light_slab import MARGIN, LightSlab, TwoPlanes, slab_through, slabs_of
+from crowdnerf_lab.light_fields.storage import LIGHT_SLAB, load_light_field, save_light_field
 from crowdnerf_lab.light_fields.surfaces import SeenSurfaces, seen_surfaces
+from crowdnerf_lab.weights import read_tensors, write_tensors
 from tests.toy_field import ToyField, toy_cameras
 
 CAMERAS = toy_cameras(6)
 SEEN = seen_surfaces(ToyField(), CAMERAS, rays=4096)
-SLAB = planes_through(SEEN)
+SLAB = slab_through(SEEN)
 
 
 def student(size: str = "XS", *, sides: int = 1, cell: int = 4, seed: int = 0) -> LightSlab:
@@ -34,7 +36,9 @@ def wide(slab: TwoPlanes) -> TwoPlanes:
 
 def test_surfaces_are_where_the_teacher_s_rays_end() -> None:
     balls = ToyField()
-    apart = torch.linalg.vector_norm(SEEN.points[:, None] - balls.centres, dim=-1) - balls.radii
+    apart = torch.linalg.vector_norm(SEEN.points[:, None] - balls.get_buffer("centres"), dim=-1) - balls.get_buffer(
+        "radii"
+    )
     assert apart.amin(1).abs().quantile(0.9) < 0.3
     assert 0.2 < len(SEEN) / 4096 < 0.8  # the others hit nothing
 
@@ -128,7 +132,7 @@ def test_more_sides_than_there_are_and_rays_that_go_every_way_are_refused() -> N
         SEEN.origins.repeat(2, 1), torch.cat([SEEN.directions, -SEEN.directions]), SEEN.depth.repeat(2)
     )
     with pytest.raises(LightFieldError, match=r"no common direction .* ask for more sides"):
-        planes_through(opposite)
+        slab_through(opposite)
 
 
 @pytest.mark.row("S9")
@@ -177,7 +181,7 @@ def test_the_graph_shows_what_the_network_shows(tmp_path: Path, sides: int) -> N
             "centre": camera.centre[0].numpy(),
         }
         shown = network(camera, 43, 61).detach().numpy()
-        np.testing.assert_allclose(session.run(None, feeds)[0], shown, atol=2e-5)
+        np.testing.assert_allclose(np.asarray(session.run(None, feeds)[0]), shown, atol=2e-5)
 
 
 def test_unknown_sizes_and_cells_are_refused_with_the_choice() -> None:
@@ -185,3 +189,20 @@ def test_unknown_sizes_and_cells_are_refused_with_the_choice() -> None:
         LightSlab([SLAB], "L")
     with pytest.raises(LightFieldError, match="cells of 3 are not known; choose one of 8, 4, 2"):
         LightSlab([SLAB], cell=3)
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_a_saved_slab_comes_back_as_it_was(tmp_path: Path, sides: int) -> None:
+    network = LightSlab(slabs_of(SEEN, sides=sides), "XS", cell=8, view_size=(64, 48), seed=3).eval()
+    again = load_light_field(save_light_field(network, tmp_path / "slab.safetensors"))
+    assert (again.architecture, again.view_size) == (network.architecture, (64, 48))
+    assert torch.equal(again(CAMERAS, 40, 48), network(CAMERAS, 40, 48))
+
+
+@pytest.mark.parametrize("change", [{"size": "S"}, {"cell": "3"}, {"view_size": "1"}])
+def test_a_header_that_does_not_fit_the_slab_s_weights_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
+    path = save_light_field(student(), tmp_path / "slab.safetensors")
+    tensors, header = read_tensors(path, kind=LIGHT_SLAB)
+    write_tensors(path, tensors, kind=LIGHT_SLAB, header={k: v for k, v in header.items() if k != "format"} | change)
+    with pytest.raises(LightFieldError, match=r"slab\.safetensors does not fit its own header"):
+        load_light_field(path)
