@@ -107,11 +107,3 @@ def test_measuring_leaves_the_student_as_it_was(network):
     importance_of(network, cameras(1, seed=0))
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
-
-
-def test_what_is_no_network_is_refused():
-    class Flat:
-        pass
-
-    with pytest.raises((TypeError, Exception), match="Flat|light_field"):
-        importance_of(Flat(), cameras(1, seed=0))
