@@ -5,6 +5,7 @@ what they cannot see is dropped and the rest gets as many bits as it matters to 
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,12 +42,20 @@ SECONDS_TO_FETCH = 8.0
 """How long a profile's link may take for the field that a profile gets."""
 MEMORY_SHARE, BYTES_IN_MEMORY = 0.25, 40
 """Part of a device's memory that a field may fill, and the bytes it takes there for each coded byte."""
-FINEST_MULTIPLIER = 3e-13
-"""lambda of the full field: below it, more bits change the concert's pictures by less than 0.01 dB."""
-CELL_BITS = 400.0
+FINEST_MULTIPLIER, COARSEST_MULTIPLIER, MULTIPLIER_OF_1MB = 3e-13, 1e-4, 8e-12
+"""lambda of the full field (below it, more bits change the concert's pictures by less than 0.01 dB), the largest worth
+a try, and what the concert needs for 1 MB: where the search for a size begins."""
+BYTES_POWER = -0.65
+"""Bytes go with lambda to this power, about."""
+FILLED, TRIALS = 0.96, 10
+"""Part of max_bytes that is enough, and how many lambdas are tried for it."""
+CELL_BITS = 300.0
 """Bits that an occupied cell must save to go: its squared weight in the pictures against lambda times this."""
-DENSITY_STEP = 8
-"""Steps of `density_codes` (6 %) that cells' densities keep when the size matters; they only steer the samples."""
+COARSE_DENSITY_STEP, COARSE_MULTIPLIER = 8, 5e-11
+"""Steps of `density_codes` (6 %) in which cells' densities are kept above that lambda: they only steer the samples,
+which costs 0.1 dB at 200 kB and, at 1 MB, more than the bytes are worth."""
+LEAST_BITS = 4.0
+"""Bits that no row worth keeping takes less than."""
 
 COLUMNS_OF_DEGREE = {0: np.array([0, 1, 5, 9]), 1: np.arange(cpu.USED)}
 """Numbers of a row of the SH grid that a baked row keeps."""
@@ -98,7 +107,7 @@ def bake(
     if importance is None:
         baked = _rounded(source)
     elif max_bytes is None:
-        baked = _optimised(source, importance, FINEST_MULTIPLIER)
+        baked = _optimised(source, importance, source.energy(importance), FINEST_MULTIPLIER)
     else:
         baked = _of_size(source, importance, max_bytes)
     teacher_bytes = field.table.numel() * field.table.element_size()
@@ -155,6 +164,11 @@ class _Source:
         cpu.rows_used(occupied.reshape(-1), cells, self.field.rows, resolutions, used)
         return used & (self.table()[:, : cpu.USED] != 0).any(1)
 
+    def energy(self, importance: Importance) -> np.ndarray:
+        """What dropping each row would lose: importance times square, summed over the numbers that are baked."""
+        of_rows = importance.of_rows[: len(self.table())]
+        return sum((of_rows[:, k] * self.table()[:, k] ** 2 for k in self.columns), np.zeros(len(of_rows), np.float32))
+
     def baked(
         self,
         occupied: np.ndarray,
@@ -171,7 +185,7 @@ class _Source:
             scales=np.stack(scales),
             kept=np.packbits(kept),
             occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
-            densities=densities // density_step * density_step,
+            densities=np.minimum((densities + density_step / 2) // density_step * density_step, 255).astype(np.uint8),
             background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
             centre=field.centre.cpu().numpy().copy(),
             half_size=field.half_size.cpu().numpy().copy(),
@@ -198,52 +212,54 @@ def _rounded(source: _Source) -> BakedField:
     return source.baked(source.occupied, kept, values, scales)
 
 
-def _optimised(source: _Source, importance: Importance, multiplier: float) -> BakedField:
+def _optimised(source: _Source, importance: Importance, energy: np.ndarray, multiplier: float) -> BakedField:
     """The rows and cells that are worth their bits at `multiplier` (lambda, see rate_distortion): importance times
-    squared error a pixel and colour."""
-    per_pixel = 1 / importance.pixels
+    squared error a pixel and colour. energy [levels * rows]: what dropping a row loses, over all pixels and colours."""
+    per_pixel = np.float32(1 / importance.pixels)
     occupied = source.occupied & (importance.of_cells * per_pixel > multiplier * CELL_BITS)
     needed, top = source.needed(occupied), 2 ** (source.bits - 1) - 1
     kept, scales, values = np.zeros_like(needed), [], []
     for level in range(len(source.resolutions)):
         part = source.rows_of(level)
-        (rows,) = np.nonzero(needed[part])
+        (rows,) = np.nonzero(needed[part] & (energy[part] * per_pixel / 3 > multiplier * LEAST_BITS))
         found = quantize_level(
             source.table()[part][rows][:, source.columns],
-            importance.of_rows[part][rows][:, source.columns] * np.float32(per_pixel / 3),
+            importance.of_rows[part][rows][:, source.columns] * per_pixel / 3,
             multiplier=multiplier,
             top=top,
+            dropped=int(needed[part].sum()) - len(rows),
         )
         filled = found.values.any(1)
         kept[part][rows[filled]] = True
         scales.append(found.scale)
         values.append(found.values[filled])
-    return source.baked(occupied, kept, values, scales, density_step=DENSITY_STEP)
+    density_step = COARSE_DENSITY_STEP if multiplier > COARSE_MULTIPLIER else 1
+    return source.baked(occupied, kept, values, scales, density_step=density_step)
 
 
 def _of_size(source: _Source, importance: Importance, max_bytes: int) -> BakedField:
-    """The best field whose coded file has at most max_bytes: lambda by bisection of its logarithm."""
-
-    def baked_at(exponent: float) -> tuple[BakedField, int]:
-        baked = _optimised(source, importance, 10.0**exponent)
-        return baked, len(coded_baked(baked))
-
-    low, high = np.log10(FINEST_MULTIPLIER), -4.0
-    best, size = baked_at(low)
-    if size <= max_bytes:
-        return best
-    best, size = baked_at(high)
-    if size > max_bytes:
-        raise ValueError(f"no baked field fits {max_bytes} bytes; the smallest takes {size}")
-    for _ in range(12):
-        middle = (low + high) / 2
-        trial, size = baked_at(middle)
-        if size <= max_bytes:
-            best, high = trial, middle
-            if size > 0.97 * max_bytes:
-                break
+    """The best field whose coded file has at most max_bytes, and FILLED of them where that can be had: lambda by false
+    position, since the bytes are almost a power of lambda."""
+    low, high = math.log(FINEST_MULTIPLIER), math.log(COARSEST_MULTIPLIER)
+    exponent = math.log(MULTIPLIER_OF_1MB) + math.log(max_bytes / 1e6) / BYTES_POWER
+    best: BakedField | None = None
+    energy = source.energy(importance)
+    for trial in range(TRIALS):
+        exponent = min(max(exponent, low), high) if best is not None or trial < TRIALS - 1 else high
+        baked = _optimised(source, importance, energy, math.exp(exponent))
+        size = len(coded_baked(baked))
+        if size > max_bytes:
+            if exponent == high and best is None:
+                raise ValueError(f"no baked field fits {max_bytes} bytes; the smallest takes {size}")
+            low = exponent
         else:
-            low = middle
+            best = baked
+            if size > FILLED * max_bytes or exponent == low:
+                break
+            high = exponent
+        wanted = exponent + math.log((1 + FILLED) / 2 * max_bytes / size) / BYTES_POWER
+        exponent = wanted if low < wanted < high or trial < 2 else (low + high) / 2
+    assert best is not None
     return best
 
 

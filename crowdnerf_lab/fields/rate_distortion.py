@@ -36,9 +36,11 @@ class QuantizedLevel:
     bits: float
 
 
-def quantize_level(rows: np.ndarray, importance: np.ndarray, *, multiplier: float, top: int) -> QuantizedLevel:
+def quantize_level(
+    rows: np.ndarray, importance: np.ndarray, *, multiplier: float, top: int, dropped: int = 0
+) -> QuantizedLevel:
     """Choose integers in +-top for rows [n, numbers] of importance [n, numbers] at `multiplier` (lambda): importance
-    times squared error that a bit is worth.
+    times squared error that a bit is worth. dropped: rows of the level that are known to go, and not among these.
 
     The step of each number is what suits the importance of its larger values; the scale that comes back is the one
     that loses least for the integers chosen (the centroid of least squares).
@@ -55,6 +57,7 @@ def quantize_level(rows: np.ndarray, importance: np.ndarray, *, multiplier: floa
     for _ in range(ROUNDS):
         counts = np.zeros((BLOCKS, numbers, CONTEXTS, 2 * top + 1), np.int32)
         flag_counts, cost = np.zeros((BLOCKS, 2), np.int64), np.zeros((BLOCKS, 2))
+        flag_counts[0, 0], cost[0, 1] = dropped, dropped * flag_bits[0]
         _choose(
             x,
             weight,
