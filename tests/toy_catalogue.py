@@ -5,6 +5,7 @@ The toy model is an ONNX graph that shows a gradient which turns with the camera
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from crowdnerf_lab.catalogue.card import (
     Provenance,
     ViewCell,
 )
+from crowdnerf_lab.catalogue.remeasurement import probe_psnr, timed_on_probes
+from crowdnerf_lab.devices.measure import latency_of
 from crowdnerf_lab.network.ue import LocalModel, light_field_model
 
 DIGEST = "0" * 64
@@ -86,19 +89,24 @@ def toy_offer(name: str, **figures: Any) -> Artefact:
 
 
 @cache
-def toy_graph(*, seed: int = 0, opset: int = 20, padding: int = 0) -> bytes:
-    """A graph like a light field's: pose and intrinsics in, image [1 h w 3] out. padding: bytes of unused weights."""
+def toy_graph(*, seed: int = 0, opset: int = 20, padding: int = 0, layers: int = 0) -> bytes:
+    """A graph like a light field's: pose and intrinsics in, image [1 h w 3] out.
+
+    padding: bytes of notes in it. layers: 256 wide, for the time they take.
+    """
     generator = np.random.default_rng(seed)
     u, v = np.meshgrid((np.arange(WIDTH) + 0.5), (np.arange(HEIGHT) + 0.5))
     tensors = {
         "pixels": np.stack([u, v], -1).reshape(-1, 2).astype(np.float32),
         "colours": generator.normal(size=(3, 3)).astype(np.float32),
-        "padding": generator.integers(-128, 128, padding, dtype=np.int8),
         "turned": np.array([1, HEIGHT, WIDTH, 3]),
         "rows": np.array([0]),
         "three": np.array([3]),
         "axis": np.array([1]),
         "ones": np.ones((HEIGHT * WIDTH, 1), np.float32),
+        "widen": 0.01 * generator.normal(size=(3, 256)).astype(np.float32),
+        "weights": 0.06 * generator.normal(size=(256, 256)).astype(np.float32),
+        "narrow": 0.01 * generator.normal(size=(256, 3)).astype(np.float32),
     }
     nodes = [
         helper.make_node("Sub", ["pixels", "centre"], ["shifted"]),
@@ -108,7 +116,11 @@ def toy_graph(*, seed: int = 0, opset: int = 20, padding: int = 0) -> bytes:
         helper.make_node("Transpose", ["rotation"], ["inverse"], perm=[1, 0]),
         helper.make_node("MatMul", ["rays", "inverse"], ["directions"]),
         helper.make_node("MatMul", ["directions", "colours"], ["mixed"]),
-        helper.make_node("Sigmoid", ["mixed"], ["flat"]),
+        helper.make_node("MatMul", ["mixed", "widen"], ["wide0"]),
+        *(helper.make_node("MatMul", [f"wide{i}", "weights"], [f"wide{i + 1}"]) for i in range(layers)),
+        helper.make_node("MatMul", [f"wide{layers}", "narrow"], ["more"]),
+        helper.make_node("Add", ["mixed", "more"], ["summed"]),
+        helper.make_node("Sigmoid", ["summed"], ["flat"]),
         helper.make_node("Reshape", ["flat", "turned"], ["image"]),
     ]
     inputs = [
@@ -121,6 +133,7 @@ def toy_graph(*, seed: int = 0, opset: int = 20, padding: int = 0) -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
     model.opset_import[0].version = opset
+    model.doc_string = "x" * padding
     return model.SerializeToString()
 
 
@@ -128,39 +141,40 @@ def toy_model(content: bytes) -> LocalModel:
     return light_field_model(content, width=WIDTH, height=HEIGHT, threads=1, name=Path("toy"))
 
 
-def write_toy_artefact(root: Path, name: str = "toy", *, content: bytes | None = None, **others: Any) -> Artefact:
-    """A real artefact of the toy graph, or of other content, under root/NAME; `others` are fields of its card."""
+def write_toy_artefact(
+    root: Path, name: str = "toy", *, content: bytes | None = None, model: LocalModel | None = None, **others: Any
+) -> Artefact:
+    """A real artefact of the toy graph, measured, under root/NAME.
+
+    content: another model file, and `model` what it is measured as. others: fields of its card, true or not.
+    """
     content = toy_graph() if content is None else content
-    drafts = root / f".{name}.drafts"
-    drafts.mkdir(parents=True, exist_ok=True)
-    files = {others.get("model", "model.onnx"): drafts / "model"}
-    (drafts / "model").write_bytes(content)
-    probes = []
-    for i, pose in enumerate((POSE, OTHER_POSE)):
-        files[f"probe_{i}.png"] = drafts / f"probe_{i}.png"
-        _probe_picture(pose).save(files[f"probe_{i}.png"])
-        probes.append(Probe(path=f"probe_{i}.png", camera_to_world=pose, focal=FOCAL, centre=CENTRE))
-    listed = card_files(files)
-    card = toy_card(
-        name,
-        **{
+    measured = model or toy_model(toy_graph())
+    with TemporaryDirectory() as folder:
+        drafts = Path(folder)
+        files = {others.get("model", "model.onnx"): drafts / "model"}
+        (drafts / "model").write_bytes(content)
+        probes = []
+        for i, pose in enumerate((POSE, OTHER_POSE)):
+            files[f"probe_{i}.png"] = drafts / f"probe_{i}.png"
+            _probe_picture(measured, pose).save(files[f"probe_{i}.png"])
+            probes.append(Probe(path=f"probe_{i}.png", camera_to_world=pose, focal=FOCAL, centre=CENTRE))
+        described = [probe.model_dump() for probe in probes]
+        timing = timed_on_probes(measured, drafts, described, frames=5)
+        figures = {
             "size": len(content),
-            "width": WIDTH,
-            "height": HEIGHT,
+            "width": measured.width,
+            "height": measured.height,
             "probes": tuple(probes),
-            "files": listed,
+            "probe_psnr": probe_psnr(measured, drafts, described),
+            "latency": latency_of(measured, timing),
+            "files": card_files(files),
         }
-        | others,
-    )
-    artefact = write_artefact(card, root, files=files)
-    for source in files.values():
-        source.unlink()
-    drafts.rmdir()
-    return artefact
+        return write_artefact(toy_card(name, **figures | others), root, files=files)
 
 
-def _probe_picture(pose: tuple[tuple[float, ...], ...]) -> Image.Image:
-    """What the toy graph shows, with the noise of a teacher that is not quite the model."""
-    picture = toy_model(toy_graph()).render(np.array(pose), FOCAL, CENTRE).astype(np.int16)
+def _probe_picture(model: LocalModel, pose: tuple[tuple[float, ...], ...]) -> Image.Image:
+    """What the model shows, with the noise of a teacher that is not quite the model."""
+    picture = model.render(np.array(pose), FOCAL, CENTRE, width=WIDTH, height=HEIGHT).astype(np.int16)
     noise = np.random.default_rng(0).integers(-16, 17, picture.shape)
     return Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8))

@@ -55,10 +55,15 @@ class CardFile(_Document):
 
 
 class Latency(_Document):
-    """Time of a frame, pose in to picture out, measured on `machine`: for any other device it is a proxy."""
+    """Time of a frame, pose in to picture out, over the probe views in turn, measured on `machine`: a proxy for any
+    other device.
+
+    processor_ms: what the processor spent on it, threads added up: on a busy machine the clock runs on, this does not.
+    """
 
     median_ms: Milliseconds
     p95_ms: Milliseconds
+    processor_ms: Milliseconds | None = None
     frames: int = Field(ge=1)
     threads: int = Field(ge=1)
     runtime: str = Field(min_length=1)

@@ -35,6 +35,7 @@ def latency_of(model: LocalModel, timing: Timing) -> Latency:
     return Latency(
         median_ms=timing.median_ms,
         p95_ms=timing.p95_ms,
+        processor_ms=timing.processor_ms or None,
         frames=timing.frames,
         threads=model.threads,
         runtime=model.runtime,
