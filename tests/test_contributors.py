@@ -8,10 +8,9 @@ import torch
 
 from crowdnerf_lab.catalogue.artefact import open_artefact
 from crowdnerf_lab.contributors import contributors_in, contributors_of
-from crowdnerf_lab.devices.fitting import fit_to
 from crowdnerf_lab.fields.storage import load_field, save_field
 from crowdnerf_lab.light_fields.storage import load_light_field, save_light_field
-from tests.toy_artefacts import random_grid, small_profile, small_scene, untrained_student
+from tests.toy_artefacts import random_grid, small_scene, toy_ladder, untrained_student
 
 
 def test_only_those_whose_photos_are_trained_on_are_contributors():
@@ -40,16 +39,8 @@ def test_files_that_say_nothing_open_as_before(tmp_path):
 
 
 def test_cards_name_contributors_with_their_licences_and_older_cards_name_none(tmp_path):
-    (artefact,) = fit_to(
-        small_profile(precisions=("float32",), runtimes=("numba",)),
-        field=random_grid(),
-        students=[],
-        scene=small_scene(),
-        root=tmp_path,
-        frames=1,
-        licence="CC-BY-4.0",
-        licences={"ue01": "CC0-1.0"},
-    )
+    ladder = toy_ladder(tmp_path, students=[], frames=1, licences={"ue01": "CC0-1.0"})
+    (artefact,) = ladder.build_all(progress=False)
     named = {contributor.ue: contributor.licence for contributor in artefact.card.provenance.trained_on}
     assert named == {"ue00": "CC-BY-4.0", "ue01": "CC0-1.0", "ue03": "CC-BY-4.0"}
     path = artefact.folder / "card.json"

@@ -1,304 +1,262 @@
-"""fit_to: the artefacts of a scene for one class of devices, each measured before it is offered."""
+"""fit_to: the best model of a ladder for one class of devices and a target, or which limit stands in the way.
 
-import hashlib
-import logging
-import re
-import tempfile
-from collections.abc import Mapping, Sequence
+The search predicts every rung from those that were built, builds and measures the most promising one, and predicts
+again, until nothing that is left promises more. What it returns was measured; where the device itself was not, its
+milliseconds and joules are declared proxies.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
+from typing import Literal
 
-import torch
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
+from crowdnerf_lab.catalogue.artefact import Artefact
+from crowdnerf_lab.catalogue.capability import Capability
+from crowdnerf_lab.catalogue.card import ModelCard
+from crowdnerf_lab.catalogue.limits import RUNTIME_OF, Constraint, Miss, Target, misses, psnr_of
+from crowdnerf_lab.devices.cost import Proxy, energy_of, predicted_ms
+from crowdnerf_lab.devices.ladder import Candidate, Ladder, LadderError
+from crowdnerf_lab.devices.predictions import Prediction, Siblings, computes_in_of, work_of_card
+from crowdnerf_lab.devices.profile import DeviceProfile
 
-from crowdnerf_lab.cameras import Cameras, distorted, pixel_grid
-from crowdnerf_lab.catalogue.artefact import Artefact, card_files, write_artefact
-from crowdnerf_lab.catalogue.card import Contributor, Format, Kind, ModelCard, Probe, Provenance
-from crowdnerf_lab.catalogue.remeasurement import probe_psnr
-from crowdnerf_lab.contributors import contributors_of
-from crowdnerf_lab.devices.export import export_onnx
-from crowdnerf_lab.devices.measure import (
-    as_colour,
-    intrinsics,
-    measure_latency,
-    measure_quality,
-    pictures_of,
-    pooled_psnr,
-)
-from crowdnerf_lab.devices.profile import DeviceProfile, Precision
-from crowdnerf_lab.devices.quantize import Feed, computes_in, quantize_static_int8, weight_only_int8
-from crowdnerf_lab.fields.baking import bake
-from crowdnerf_lab.fields.sh_grid import SHGrid
-from crowdnerf_lab.light_fields.ray_mlp import RayMLP
-from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model
-from crowdnerf_lab.pseudo_views import viewing_cameras
-from crowdnerf_lab.rendering import render_view
-from crowdnerf_lab.scene import PosedScene
-
-log = logging.getLogger(__name__)
-
-PROBES = 2
-CALIBRATION_VIEWS = 16
-"""Captured poses over which int8 activations get their ranges; more changed nothing in 0.05 dB."""
+LatencyOf = Literal["device", "this machine"]
+MARGIN = math.log2(1.25)
+"""How far beyond a limit a prediction may lie, as log2 of a factor, before the rung is given up unbuilt."""
+MARGIN_DB = 0.5
+WORTH_DB, WORTH_BYTES = 0.02, 0.95
+"""What an unbuilt rung must promise beyond the best that fits: decibels, or a file of this fraction at as many. Models
+whose PSNR is closer than that count as equally good, and the smaller one is chosen."""
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What models are measured against: held-out views, their photos, and the teacher's pictures of them."""
+class Considered:
+    """One rung in the eyes of a device. misses: the limits it breaks; empty: it fits.
 
-    cameras: Cameras
-    photos: tuple[Float[Tensor, "_ _ 3"], ...]
-    teacher: tuple[Float[Tensor, "_ _ 3"], ...]
-
-
-def reference_of(field: SHGrid, scene: PosedScene, *, views: int = 0) -> Reference:
-    """The scene's held-out views (`views` of them, evenly chosen; 0: all) as photos and as the teacher shows them.
-
-    Devices draw the views of ideal lenses, so photos of others are resampled to one.
+    artefact: what was measured; None: it was judged by `predicted` alone, and not built. proxy: the time of a frame on
+    the device, where its profile has a roofline and the rung's work is known. refused: why it could not be built.
     """
-    rows = scene.held_out
-    if 0 < views < len(rows):
-        rows = rows[torch.linspace(0, len(rows) - 1, views).round().long()]
-    photographed = scene.cameras[rows]
-    ideal = replace(photographed, distortion=torch.zeros_like(photographed.distortion))
-    return Reference(
-        cameras=ideal,
-        photos=tuple(through_ideal_lens(scene.image(int(row)), scene.cameras, int(row)) for row in rows),
-        teacher=tuple(render_view(field, ideal, i).colour for i in range(len(rows))),
-    )
+
+    name: str
+    artefact: Artefact | None
+    predicted: Prediction | None
+    proxy: Proxy | None
+    misses: tuple[Miss, ...]
+    refused: str | None = None
 
 
-def through_ideal_lens(photo: Float[Tensor, "h w 3"], cameras: Cameras, index: int) -> Float[Tensor, "h w 3"]:
-    """The photo of camera `index` as its lens without distortion would show it: bilinear, edges repeated."""
-    height, width, _ = photo.shape
-    focal, centre, distortion = cameras.focal[index], cameras.centre[index], cameras.distortion[index]
-    if not bool(distortion.any()):
-        return photo
-    plane = (pixel_grid(width, height).to(focal) - centre) / focal
-    seen = distorted(plane, distortion.expand(height, width, 4)) * focal + centre
-    grid = 2 * seen / torch.tensor([width, height]).to(seen) - 1
-    planes = torch.nn.functional.grid_sample(
-        photo.permute(2, 0, 1)[None], grid[None], padding_mode="border", align_corners=False
-    )
-    return planes[0].permute(1, 2, 0)
+@dataclass(frozen=True)
+class Fitted:
+    """The best artefact for a device, and why; None: none fits, and the reason says what stands in the way.
+
+    considered: every rung. nearest: for each limit that any rung breaks, the least miss of it.
+    """
+
+    artefact: Artefact | None
+    reason: str
+    considered: tuple[Considered, ...]
+    nearest: tuple[Miss, ...]
+
+
+def target_of(profile: DeviceProfile) -> Target:
+    """What a profile asks of a frame: its time, as often as that allows."""
+    return Target(max_ms=profile.frame_ms, frames_per_s=1e3 / profile.frame_ms)
 
 
 def fit_to(
     profile: DeviceProfile,
+    target: Target | None = None,
     *,
-    field: SHGrid,
-    students: Sequence[RayMLP],
-    scene: PosedScene,
-    root: Path,
-    reference: Reference | None = None,
-    frames: int = 20,
-    licence: str = "not stated",
-    licences: Mapping[str, str] | None = None,
-    seed: int = 0,
-) -> list[Artefact]:
-    """Every model of the scene that a device of this class can run, measured and published as folders of `root`.
+    ladder: Ladder | Sequence[Artefact],
+    latency_of: LatencyOf = "device",
+    most_builds: int = 12,
+) -> Fitted:
+    """Search a ladder for the artefact of the highest PSNR that a device can run within a target.
 
-    With ONNX Runtime each student as float32, with int8 weights, and as int8 throughout, as far as the profile's
-    precisions go; with numba the baked field, at the profile's view size. All are measured here, with the profile's
-    threads: latency over `frames` frames, quality on `reference` (the held-out views). licence: of the models. For the
-    cards: licences, of each contributor's photos (`licence` where not given); seed, the students'.
-
-    Raises FileError when the artefacts cannot be written; an empty list means that the device has to ask the network.
+    target: limits beside the profile's own of memory and of energy a frame; by default target_of(profile).
+    ladder: built as far as the search needs, at most `most_builds` rungs a call; or finished artefacts, from which is
+    chosen alone. latency_of: whose time a frame's limit means: the device's (a proxy from its roofline, where the
+    profile has one) or this machine's, as measured, when it is such a device.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(
-            profile=profile,
-            scene=scene,
-            reference=reference or reference_of(field, scene),
-            probes=_probes(field, scene, profile, Path(folder)),
-            folder=Path(folder),
-            root=Path(root),
-            frames=frames,
-            licence=licence,
-            provenance=Provenance(
-                scene=scene.name,
-                teacher_sha256=_digest(field),
-                seed=seed,
-                versions=tuple(map(_version, MADE_WITH)),
-                trained_on=tuple(
-                    Contributor(ue=ue, licence=(licences or {}).get(ue, licence)) for ue in contributors_of(scene)
-                ),
-            ),
-        )
-        artefacts = []
-        if "onnxruntime" in profile.runtimes:
-            artefacts += [artefact for student in students for artefact in _light_fields(bench, student)]
-        if "numba" in profile.runtimes and "float32" in profile.precisions:
-            artefacts.append(_baked_field(bench, field))
-    log.info("%s: %d artefacts in %s", profile.title, len(artefacts), root)
-    return artefacts
-
-
-MADE_WITH = ("crowdnerf-lab", "torch", "onnx", "onnxruntime", "numba")
+    judge = _Judge(profile, target or target_of(profile), latency_of)
+    if not isinstance(ladder, Ladder):
+        return _chosen(judge, _measured(judge, ladder))
+    candidates, refused = ladder.candidates(), {}
+    built = {candidate: artefact for candidate in candidates if (artefact := ladder.built(candidate)) is not None}
+    for _ in range(most_builds):
+        siblings = Siblings({candidate: artefact.card for candidate, artefact in built.items()})
+        best = _best([each.artefact for each in _measured(judge, built.values()) if each.artefact and not each.misses])
+        open_to_try = [each for each in candidates if each not in built and each not in refused]
+        promising = _most_promising(judge, open_to_try, siblings, best)
+        if promising is None:
+            break
+        try:
+            built[promising] = ladder.build(promising)
+        except LadderError as error:
+            refused[promising] = str(error)
+    siblings = Siblings({candidate: artefact.card for candidate, artefact in built.items()})
+    unbuilt = [
+        replace(judge.predicted(candidate, siblings.expect(candidate)), refused=refused.get(candidate))
+        for candidate in candidates
+        if candidate not in built
+    ]
+    return _chosen(judge, [*_measured(judge, built.values()), *unbuilt])
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """What all artefacts of one call have in common."""
+class _Judge:
+    """A device and its target: says what a rung misses, measured or predicted."""
 
     profile: DeviceProfile
-    scene: PosedScene
-    reference: Reference
-    probes: tuple[Probe, ...]
-    folder: Path
-    root: Path
-    frames: int
-    licence: str
-    provenance: Provenance
+    target: Target
+    latency_of: LatencyOf
+
+    @property
+    def capability(self) -> Capability:
+        """Of the device, but for its battery: the profile's energy of a frame is the limit here."""
+        return Capability.from_profile(self.profile).model_copy(update={"battery_wh": None})
+
+    @property
+    def by_proxy(self) -> bool:
+        return self.latency_of == "device" and self.profile.compute is not None
+
+    def measured(self, artefact: Artefact, *, best_psnr: float) -> Considered:
+        """By everything on the card. best_psnr: of the ladder, for a target that is relative to it."""
+        card = artefact.card
+        proxy = self._proxy(card)
+        target = replace(self.target, max_ms=None) if proxy and self.by_proxy else self.target
+        found = [*misses(card, self.capability, target, best_psnr=best_psnr), *self._energy_miss(card)]
+        if proxy and self.by_proxy:
+            found += self._latency_miss(proxy.ms, str(proxy))
+        return Considered(card.name, artefact, None, proxy, tuple(found))
+
+    def predicted(self, candidate: Candidate, expected: Prediction) -> Considered:
+        """By hard limits, and by soft ones as far as siblings tell."""
+        found: list[Miss] = []
+        runtime, precision = RUNTIME_OF[candidate.kind], computes_in_of(candidate)
+        if runtime not in self.profile.runtimes:
+            found.append(Miss("runtime", math.inf, f"needs {runtime}"))
+        if precision not in self.profile.precisions:
+            found.append(Miss("precision", math.inf, f"computes in {precision}"))
+        proxy = None
+        if expected.work and self.profile.compute and precision in self.profile.compute.peak_gops:
+            proxy = predicted_ms(self.profile, expected.work, precision=precision)
+        if proxy and self.by_proxy:
+            found += self._latency_miss(proxy.ms, str(proxy))
+        elif expected.ms is not None:
+            found += self._latency_miss(expected.ms, f"predicted {expected.ms:.1f} ms a frame on this machine")
+        if expected.bytes is not None and self.target.max_bytes is not None and expected.bytes > self.target.max_bytes:
+            by = math.log2(expected.bytes / self.target.max_bytes)
+            found.append(Miss("bytes", by, f"predicted {expected.bytes:.0f} bytes, more than {self.target.max_bytes}"))
+        if expected.psnr is not None and self.target.min_psnr is not None and expected.psnr < self.target.min_psnr:
+            short = self.target.min_psnr - expected.psnr
+            found.append(
+                Miss("quality", short / 6, f"predicted {expected.psnr:.1f} dB, less than {self.target.min_psnr:.1f}")
+            )
+        return Considered(candidate.name, None, expected, proxy, tuple(found))
+
+    def _proxy(self, card: ModelCard) -> Proxy | None:
+        work, compute = work_of_card(card), self.profile.compute
+        if work is None or compute is None or card.computes_in not in compute.peak_gops:
+            return None
+        return predicted_ms(self.profile, work, precision=card.computes_in)
+
+    def _latency_miss(self, ms: float, says: str) -> list[Miss]:
+        limit = self.target.max_ms
+        if limit is None or ms <= limit:
+            return []
+        return [Miss("latency", math.log2(ms / limit), f"{says}, more than {limit:.1f}")]
+
+    def _energy_miss(self, card: ModelCard) -> list[Miss]:
+        work, compute = work_of_card(card), self.profile.compute
+        if work is None or compute is None or card.computes_in not in compute.peak_gops:
+            return []
+        spent, limit = energy_of(self.profile, work, precision=card.computes_in), 1e3 * self.profile.frame_joules
+        if spent.frame_mj <= limit:
+            return []
+        says = f"about {spent.frame_mj:.2g} mJ a frame, more than {limit:.2g} ({spent.assumption})"
+        return [Miss("energy", math.log2(spent.frame_mj / limit), says)]
 
 
-def _light_fields(bench: _Bench, student: RayMLP) -> list[Artefact]:
-    width, height = student.view_size
-    plain = export_onnx(student, bench.folder / "float32.onnx", width=width, height=height)
-    feeds = calibration_feeds(bench.scene, width=width, height=height)
-    graphs: dict[Format, Path] = {
-        "onnx_float32": plain,
-        "onnx_int8_qdq": quantize_static_int8(plain, bench.folder / "int8_qdq.onnx", feeds=feeds),
-        "onnx_int8_weights": weight_only_int8(plain, bench.folder / "int8_weights.onnx"),
-    }
-    computed: dict[Format, Precision] = {stored_as: computes_in(graph) for stored_as, graph in graphs.items()}
-
-    def opened(graph: Path) -> LocalModel:
-        return light_field_model(
-            graph.read_bytes(), width=width, height=height, threads=bench.profile.threads, name=graph
-        )
-
-    pictures = pictures_of(opened(plain), bench.reference.cameras)
-    before = _psnr([as_colour(picture) for picture in pictures], bench.reference)
-    return [
-        _published(
-            bench,
-            opened(graph),
-            graph,
-            kind="light_field",
-            stored_as=stored_as,
-            computes=computed[stored_as],
-            size=student.size,
-            architecture=f"ray MLP {student.size} ({student.activation}, {student.upsampling})",
-            psnr_before=None if stored_as == "onnx_float32" else before,
-        )
-        for stored_as, graph in graphs.items()
-        if computed[stored_as] in bench.profile.precisions
-    ]
+def _measured(judge: _Judge, artefacts: Iterable[Artefact]) -> list[Considered]:
+    measured = list(artefacts)
+    best_psnr = max((psnr_of(artefact.card) for artefact in measured), default=0.0)
+    return [judge.measured(artefact, best_psnr=best_psnr) for artefact in measured]
 
 
-def _baked_field(bench: _Bench, field: SHGrid) -> Artefact:
-    baked = bake(field)
-    path = baked.save(bench.folder / "baked.safetensors")
-    profile = bench.profile
-    return _published(
-        bench,
-        baked_model(
-            path.read_bytes(),
-            width=profile.view_width,
-            height=profile.view_height,
-            threads=profile.threads,
-            name=path,
-        ),
-        path,
-        kind="baked_field",
-        stored_as="baked",
-        computes="float32",
-        size=f"{baked.bits}bit",
-        architecture=f"SH grid, levels {', '.join(map(str, baked.resolutions))}, {baked.bits} bits",
-        psnr_before=_psnr(bench.reference.teacher, bench.reference),
+def _most_promising(
+    judge: _Judge, candidates: Sequence[Candidate], siblings: Siblings, best: Artefact | None
+) -> Candidate | None:
+    """The rung that promises most of those that may fit and may beat what does; of equals the smaller file."""
+    promising = []
+    for candidate in candidates:
+        expected = siblings.expect(candidate)
+        if any(_is_hopeless(miss) for miss in judge.predicted(candidate, expected).misses):
+            continue
+        psnr = math.inf if expected.psnr is None else expected.psnr
+        size = expected.bytes or 0.0
+        gain = psnr - psnr_of(best.card) if best else math.inf
+        if gain > WORTH_DB or (best and gain > -WORTH_DB and size < WORTH_BYTES * best.card.bytes):
+            promising.append((-psnr, size, candidate.name, candidate))
+    return min(promising)[-1] if promising else None
+
+
+def _best(fitting: Sequence[Artefact]) -> Artefact | None:
+    """The highest PSNR, and of those about as high the smallest file."""
+    highest = max((psnr_of(artefact.card) for artefact in fitting), default=0.0)
+    good = [artefact for artefact in fitting if psnr_of(artefact.card) >= highest - WORTH_DB]
+    return min(good, key=lambda artefact: (artefact.card.bytes, artefact.card.name), default=None)
+
+
+def _is_hopeless(miss: Miss) -> bool:
+    return miss.by > (MARGIN_DB / 6 if miss.constraint == "quality" else MARGIN)
+
+
+def _chosen(judge: _Judge, considered: Sequence[Considered]) -> Fitted:
+    fitting = [each for each in considered if each.artefact is not None and not each.misses]
+    best = _best([each.artefact for each in fitting if each.artefact is not None])
+    nearest, title = _nearest(considered), judge.profile.title
+    if best is None:
+        return Fitted(None, f"no model fits {title}: {_obstacles(considered)}", tuple(considered), nearest)
+    card = best.card
+    proxy = next(each.proxy for each in fitting if each.artefact is best)
+    there = f"; on {title} {proxy}" if proxy else ""
+    measured = sum(each.artefact is not None for each in considered)
+    reason = (
+        f"{card.name}: {psnr_of(card):.2f} dB, {card.bytes / 1e3:.0f} kB, {card.latency.median_ms:.1f} ms a frame on "
+        f"{card.latency.machine}{there}; best of {len(fitting)} that fit, {measured} measured of {len(considered)}"
     )
+    return Fitted(best, reason, tuple(considered), nearest)
 
 
-def _published(
-    bench: _Bench,
-    model: LocalModel,
-    path: Path,
-    *,
-    kind: Kind,
-    stored_as: Format,
-    computes: Precision,
-    size: str,
-    architecture: str,
-    psnr_before: float | None,
-) -> Artefact:
-    """Measure a model as a UE would run it, and publish it."""
-    reference = bench.reference
-    files = {f"model{path.suffix}": path} | {probe.path: bench.folder / probe.path for probe in bench.probes}
-    card = ModelCard(
-        name=".".join(_plain(part) for part in (bench.scene.name, bench.profile.name, size, stored_as)),
-        profile=bench.profile.name,
-        kind=kind,
-        stored_as=stored_as,
-        computes_in=computes,
-        architecture=architecture,
-        width=model.width,
-        height=model.height,
-        model=f"model{path.suffix}",
-        bytes=path.stat().st_size,
-        latency=measure_latency(model, bench.scene.cameras, frames=bench.frames),
-        quality=measure_quality(
-            model,
-            reference.cameras,
-            photos=reference.photos,
-            teacher=reference.teacher,
-            psnr_before=psnr_before,
-        ),
-        probe_psnr=probe_psnr(model, bench.folder, [probe.model_dump() for probe in bench.probes]),
-        probes=bench.probes,
-        provenance=bench.provenance,
-        licence=bench.licence,
-        files=card_files(files),
-    )
-    return write_artefact(card, bench.root, files=files)
+def _nearest(considered: Sequence[Considered]) -> tuple[Miss, ...]:
+    least: dict[Constraint, Miss] = {}
+    for miss in (miss for each in considered for miss in each.misses):
+        if miss.constraint not in least or miss.by < least[miss.constraint].by:
+            least[miss.constraint] = miss
+    return tuple(least.values())
 
 
-def calibration_feeds(scene: PosedScene, *, width: int, height: int) -> list[Feed]:
-    """Inputs of a light field's graph at captured poses: int8 activations get their ranges there."""
-    rows = scene.train[torch.linspace(0, len(scene.train) - 1, CALIBRATION_VIEWS).round().long().unique()]
-    cameras = viewing_cameras(scene, rows, width=width, height=height)
-    return [
-        {
-            "camera_to_world": cameras.camera_to_world[i].numpy(),
-            "focal": cameras.focal[i].numpy(),
-            "centre": cameras.centre[i].numpy(),
-        }
-        for i in range(len(cameras))
+def _obstacles(considered: Sequence[Considered]) -> str:
+    """Limits that no rung keeps, each with its nearest miss; else the rung that comes nearest to keeping all."""
+    if not considered:
+        return "the ladder has no rungs"
+    always = [
+        miss
+        for miss in _nearest(considered)
+        if all(any(other.constraint == miss.constraint for other in each.misses) for each in considered)
     ]
+    if always:
+        return "; ".join(f"{_limit(miss)} at best: {miss.says}" for miss in always)
+    closest = min(considered, key=lambda each: (sum(miss.by for miss in each.misses), each.name))
+    missed = "; ".join(f"{_limit(miss)}: {miss.says}" for miss in closest.misses)
+    return f"each limit is kept by some rung but not all by one; the nearest, {closest.name}, misses {missed}"
 
 
-def _psnr(pictures: Sequence[Float[Tensor, "_ _ 3"]], reference: Reference) -> float | None:
-    return pooled_psnr(pictures, reference.photos) if reference.photos else None
-
-
-def _probes(field: SHGrid, scene: PosedScene, profile: DeviceProfile, folder: Path) -> tuple[Probe, ...]:
-    """Views that a receiver can measure with, as the teacher shows them; their pictures are written to the folder."""
-    rows = (scene.held_out if len(scene.held_out) else scene.train)[:PROBES]
-    cameras = viewing_cameras(scene, rows, width=profile.view_width, height=profile.view_height)
-    probes = []
-    for i in range(len(rows)):
-        colour = render_view(field, cameras, i).colour
-        path = f"probe_{i}.png"
-        Image.fromarray((colour * 255).round().to(torch.uint8).numpy()).save(folder / path)
-        pose, focal, centre = intrinsics(cameras, i, width=profile.view_width, height=profile.view_height)
-        probes.append(Probe(path=path, camera_to_world=tuple(map(tuple, pose.tolist())), focal=focal, centre=centre))
-    return tuple(probes)
-
-
-def _digest(field: SHGrid) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in field.state_dict().items():
-        digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _version(package: str) -> str:
-    return f"{package} {version(package)}"
-
-
-def _plain(text: str) -> str:
-    """Text as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "scene"
+def _limit(miss: Miss) -> str:
+    """A limit's name and how far it is missed."""
+    name = miss.constraint.replace("_", " ")
+    if math.isinf(miss.by):
+        return name
+    return (
+        f"{name} by {6 * miss.by:.2f} dB" if miss.constraint == "quality" else f"{name} by a factor of {2**miss.by:.2f}"
+    )

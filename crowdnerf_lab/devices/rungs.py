@@ -1,0 +1,164 @@
+"""The files of a ladder's rungs: a student exported, converted and coded; a field baked and coded.
+
+What was made stays in a working folder, whole or absent, so that a build that was killed goes on where it was.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from crowdnerf_lab.catalogue.card import Coding, Format, Kind
+from crowdnerf_lab.coding import baked_stream, coded_graph
+from crowdnerf_lab.coding.layered_file import read_layers
+from crowdnerf_lab.devices.cost import Work, work_of_graph, work_of_march
+from crowdnerf_lab.devices.export import export_onnx
+from crowdnerf_lab.devices.profile import Precision
+from crowdnerf_lab.devices.quantize import computes_in, convert
+from crowdnerf_lab.devices.reference import calibration_feeds
+from crowdnerf_lab.fields.baked import BakedField
+from crowdnerf_lab.light_fields.light_field import LightField
+from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model
+from crowdnerf_lab.scene import PosedScene
+
+WORK_VIEWS = 8
+"""Captured poses at which the samples of a march are counted."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One rung of a ladder, built or not. size: of the student, or the tier of the baked field.
+
+    width, height: of the picture it draws. step: by which a coder rounds float weights, in units of a tensor's root
+    mean square; None: nothing is lost in coding.
+    """
+
+    family: str
+    size: str
+    stored_as: Format
+    width: int
+    height: int
+    coding: Coding = "none"
+    step: float | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What a UE has to run."""
+        return "baked_field" if self.stored_as == "baked" else "light_field"
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other rungs, as part of a file's name."""
+        coding = self.coding if self.step is None else f"{self.coding}-{self.step:g}"
+        return plain(f"{self.family}.{self.size}.{self.stored_as}.{self.width}x{self.height}.{coding}")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A candidate's files. path: what travels; uncoded: the same as it runs. work: of one frame.
+
+    parameters, bytes_float32: of the model that was converted, as plain float32.
+    """
+
+    path: Path
+    uncoded: Path
+    computes_in: Precision
+    architecture: str
+    parameters: int
+    bytes_float32: int
+    work: Work
+
+
+def light_field_rung(student: LightField, candidate: Candidate, *, scene: PosedScene, folder: Path) -> Rung:
+    """Export, convert and code a student. Raises QuantizationError for a format that its graph does not take."""
+    plain_graph = plain_graph_of(student, candidate, folder=folder)
+    size = {"width": candidate.width, "height": candidate.height}
+    graph = folder / f"{_sized(candidate)}.{candidate.stored_as}.onnx"
+    if not graph.exists():
+        convert(plain_graph, graph, stored_as=candidate.stored_as, feeds=calibration_feeds(scene, **size))
+    path = folder / f"{candidate.name}.cnlf"
+    match candidate.coding:
+        case "none":
+            path = graph
+        case coding:
+            _once(path, lambda: coded_graph.encode_graph(graph, path, coding=coding, step=candidate.step))
+    return Rung(
+        path=path,
+        uncoded=graph,
+        computes_in=computes_in(graph),
+        architecture=student.architecture,
+        parameters=sum(parameter.numel() for parameter in student.parameters()),
+        bytes_float32=plain_graph.stat().st_size,
+        work=work_of_graph(graph),
+    )
+
+
+def plain_graph_of(student: LightField, candidate: Candidate, *, folder: Path) -> Path:
+    """The student as it was trained: its float32 graph at the candidate's size."""
+    path = folder / f"{_sized(candidate)}.trained.onnx"
+    return _once(path, lambda: export_onnx(student, path, width=candidate.width, height=candidate.height))
+
+
+def baked_rung(bake: Callable[[], BakedField], candidate: Candidate, *, scene: PosedScene, folder: Path) -> Rung:
+    """Bake (where that was not done yet) and code a field."""
+    plain_file = folder / f"{plain(candidate.size)}.baked.safetensors"
+    _once(plain_file, lambda: bake().save(plain_file))
+    field = BakedField.load(plain_file)
+    path = plain_file
+    if candidate.coding != "none":
+        path = folder / f"{plain(candidate.size)}.baked.cnlf"
+        _once(path, lambda: baked_stream.encode_baked(field, path))
+    rows = scene.train[:: max(1, len(scene.train) // WORK_VIEWS)]
+    levels, degree = ", ".join(map(str, field.resolutions)), field.sh_degree
+    return Rung(
+        path=path,
+        uncoded=plain_file,
+        computes_in="float32",
+        architecture=f"SH grid of degree {degree}, levels {levels}, {field.bits} bits, {len(field.values)} rows",
+        parameters=field.values.size,
+        bytes_float32=4 * field.values.size + plain_file.stat().st_size - field.values.nbytes,
+        work=work_of_march(field, scene.cameras[rows], width=candidate.width, height=candidate.height),
+    )
+
+
+def opened(path: Path, candidate: Candidate, *, threads: int, most_bytes: int | None = None) -> LocalModel:
+    """A rung's file as a UE opens it; most_bytes: the beginning of it only."""
+    content = path.read_bytes()[:most_bytes]
+    open_model = baked_model if candidate.kind == "baked_field" else light_field_model
+    return open_model(
+        content,
+        width=candidate.width,
+        height=candidate.height,
+        threads=threads,
+        name=path,
+        coded=path.suffix == ".cnlf",
+    )
+
+
+def layer_ends(path: Path, candidate: Candidate) -> tuple[int, ...]:
+    """Where the layers of a rung's coded file end, bytes from its start."""
+    kind = baked_stream.KIND if candidate.kind == "baked_field" else coded_graph.KIND
+    return read_layers(path.read_bytes(), kind=kind, name=path).ends
+
+
+def family_of(student: LightField) -> str:
+    """ray_mlp, light_slab, ...: the class's name in the words of a card."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(student).__name__).lower()
+
+
+def size_of(student: LightField) -> str:
+    """The student's size, and its cell where that is not MobileR2L's 8 pixels."""
+    return student.size if student.cell == 8 else f"{student.size}-cell{student.cell}"
+
+
+def plain(text: str) -> str:
+    """Text as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "scene"
+
+
+def _sized(candidate: Candidate) -> str:
+    return plain(f"{candidate.family}.{candidate.size}.{candidate.width}x{candidate.height}")
+
+
+def _once(path: Path, make: Callable[[], Path]) -> Path:
+    return path if path.exists() else make()
