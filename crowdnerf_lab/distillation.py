@@ -16,22 +16,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields.field import RadianceField
 from crowdnerf_lab.interrupts import interrupts
-from crowdnerf_lab.light_fields.light_field import LightField, cell_rays, images_of, rays_through_plane
+from crowdnerf_lab.light_fields.light_field import LightField, images_of
 from crowdnerf_lab.light_fields.planes import planes_through
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.metrics import psnr_of_mse
+from crowdnerf_lab.pseudo_rays import HardWindows, Questions, answers, ask_cells, ask_windows
 from crowdnerf_lab.pseudo_views import (
     PseudoViews,
+    among,
     poses_between,
     render_pseudo_views,
     viewing_cameras,
@@ -43,11 +45,13 @@ from crowdnerf_lab.weights import below, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_FORMAT = "crowdnerf_lab.distillation/1"
+CHECKPOINT_FORMAT = "crowdnerf_lab.distillation/2"
 LARGEST_CELL = 8
 """Pixels; windows hold whole cells of this size, so that students with other cells share the teacher's views."""
 RECORDS = 12
 """Lines of the training curve, evenly over the budget; a checkpoint is written with each."""
+STEPS_AT_ONCE = 16
+"""Steps whose questions are drawn together."""
 HELD_OUT_WINDOWS = 96
 """Windows of held-out views, never trained on, that the training curve is measured with."""
 
@@ -63,7 +67,10 @@ class DistilSettings:
     window: side in pixels of a pseudo view's window, cut to a multiple of the student's cell. margin, angle: how far
     pseudo views stray from the captured poses, see poses_between. sparsity: the teacher renders one pixel of every
     block of so many squared. rays_per_step: rays asked of the student in a step, one a cell. rate: Adam's step size at
-    its highest, after warm_steps; it falls along a cosine to rate_end of that.
+    its highest, after warm_steps; it falls along a cosine to rate_end of that. hard_share: of the draws that go where
+    the student is still far off, see HardWindows. averaging: decay a step of the running mean of the weights, which is
+    what is returned (Polyak and Juditsky 1992); 0 returns the last weights. precision: 'bf16' computes convolutions in
+    bfloat16, for processors that do so faster.
     """
 
     window: int = 32
@@ -74,6 +81,9 @@ class DistilSettings:
     rate: float = 3e-3
     rate_end: float = 0.02
     warm_steps: int = 50
+    hard_share: float = 0.0
+    averaging: float = 0.998
+    precision: Literal["float32", "bf16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ def distil(
     width: int = 320,
     height: int = 240,
     seed: int = 0,
+    cameras: Cameras | None = None,
     settings: DistilSettings | None = None,
     workspace: Path | None = None,
     checkpoint: Path | None = None,
@@ -118,7 +129,8 @@ def distil(
     """Distil a student from the teacher within a budget of `seconds` of training or of `steps`.
 
     size: of a RayMLP with cells of 8; student: an untrained light field of any other kind (a copy is trained). views:
-    how many views' worth of pixels the teacher renders, width x height each, as windows of many more poses. workspace:
+    how many views' worth of pixels the teacher renders, width x height each, as windows of many more poses. cameras:
+    among which UEs will look, those of a seat block for instance; the scene's training photos if not given. workspace:
     folder that keeps the teacher's views for the next call. checkpoint: file from which the same call goes on after a
     crash. threads: CPU threads of torch. Ctrl-C stops after the current step and returns what is there.
 
@@ -130,16 +142,24 @@ def distil(
     check_trainable(scene)
     settings = settings or DistilSettings()
     started = time.perf_counter()
+    looking = scene.cameras[scene.train] if cameras is None else cameras
     if student is None:
-        planes = planes_through(teacher, scene.cameras[scene.train], scene.bounds, seed=seed)
+        planes = planes_through(teacher, looking, scene.bounds, seed=seed)
         student = RayMLP(planes, size, view_size=(width, height), seed=seed)
-    cameras = _pseudo_cameras(scene, views, width, height, seed, settings)
     train = render_pseudo_views(
-        teacher, cameras, step=settings.sparsity, seed=seed, folder=workspace, progress=progress
+        teacher,
+        _pseudo_cameras(looking, views, width, height, seed, settings),
+        step=settings.sparsity,
+        seed=seed,
+        folder=workspace,
+        progress=progress,
     )
-    held_out = _held_out_views(teacher, scene, width, height, seed, settings)
+    judged = scene.cameras[scene.held_out]
+    if cameras is not None:
+        judged = judged[among(cameras, judged)]
+    held_out = _held_out_views(teacher, judged, width, height, seed, settings)
     render_seconds = time.perf_counter() - started
-    state = _State(copy.deepcopy(student), settings.rate)
+    state = _State(student, len(train), settings)
     identity = _identity(train, student, seed, settings)
     if checkpoint is not None and Path(checkpoint).exists():
         _load_checkpoint(state, Path(checkpoint), identity)
@@ -150,9 +170,9 @@ def distil(
             if checkpoint is not None:
                 _save_checkpoint(state, Path(checkpoint), identity)
             log.debug("distilling, %.0f %%: %s", 100 * used, state.history[-1])
-    state.student.eval()
+    state.averaged.eval()
     result = Distillation(
-        student=state.student,
+        student=state.averaged,
         history=tuple(state.history),
         settings=settings,
         seed=seed,
@@ -168,24 +188,26 @@ def distil(
 
 
 def _pseudo_cameras(
-    scene: PosedScene, views: int, width: int, height: int, seed: int, settings: DistilSettings
+    looking: Cameras, views: int, width: int, height: int, seed: int, settings: DistilSettings
 ) -> Cameras:
     side = _side(width, height, settings)
     count = max(1, round(views * width * height * settings.sparsity**2 / side**2))
-    captured = viewing_cameras(scene, scene.train, width=width, height=height)
-    poses = poses_between(captured, count, margin=settings.margin, angle=settings.angle, seed=seed)
+    ideal = viewing_cameras(looking, width=width, height=height)
+    poses = poses_between(ideal, count, margin=settings.margin, angle=settings.angle, seed=seed)
     return windows_of(poses, side, seed=seed)
 
 
 def _held_out_views(
-    teacher: RadianceField, scene: PosedScene, width: int, height: int, seed: int, settings: DistilSettings
+    teacher: RadianceField, judged: Cameras, width: int, height: int, seed: int, settings: DistilSettings
 ) -> PseudoViews | None:
     """Windows of the held-out views as the teacher shows them, or None when there are none."""
-    if not len(scene.held_out):
+    if not len(judged):
         return None
-    rows = scene.held_out.repeat(-(-HELD_OUT_WINDOWS // len(scene.held_out)))[:HELD_OUT_WINDOWS]
-    cameras = viewing_cameras(scene, rows, width=width, height=height)
-    return render_pseudo_views(teacher, windows_of(cameras, _side(width, height, settings), seed=seed), progress=False)
+    again = torch.arange(HELD_OUT_WINDOWS) % len(judged)
+    windows = windows_of(
+        viewing_cameras(judged[again], width=width, height=height), _side(width, height, settings), seed=seed
+    )
+    return render_pseudo_views(teacher, windows, progress=False)
 
 
 def _side(width: int, height: int, settings: DistilSettings) -> int:
@@ -202,10 +224,12 @@ def _side(width: int, height: int, settings: DistilSettings) -> int:
 class _State:
     """All that changes while training, and all that a checkpoint holds."""
 
-    def __init__(self, student: LightField, rate: float) -> None:
-        self.student = student
-        self.optimizer = torch.optim.Adam(student.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
-        self.step, self.seconds = 0, 0.0
+    def __init__(self, untrained: LightField, windows: int, settings: DistilSettings) -> None:
+        self.student = copy.deepcopy(untrained)
+        self.averaged = copy.deepcopy(untrained) if settings.averaging else self.student
+        self.optimizer = torch.optim.Adam(self.student.parameters(), lr=settings.rate, betas=(0.9, 0.99), fused=True)
+        self.hard = HardWindows(windows, settings.hard_share)
+        self.step, self.draws, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []
         self.history: list[FitRecord] = []
 
@@ -224,23 +248,41 @@ def _training(
     with tqdm(total=100, unit="%", desc=f"distil {state.student.size}", disable=not progress, leave=False) as bar:
         while (used := budget.used(state.step, state.seconds)) < 1 and not interrupted.is_set():
             started = time.perf_counter()
-            _train_step(state, views, used, seed, settings)
-            state.seconds += time.perf_counter() - started
-            used = budget.used(state.step, state.seconds)
-            bar.update(min(int(100 * used), 100) - bar.n)
+            for questions in _draw(state, views, seed, settings):
+                _train_step(state, questions, used, settings)
+                now = time.perf_counter()
+                state.seconds, started = state.seconds + now - started, now
+                used = budget.used(state.step, state.seconds)
+                bar.update(min(int(100 * used), 100) - bar.n)
+                if RECORDS * used >= due or used >= 1 or interrupted.is_set():
+                    break
             if RECORDS * used >= due:
                 due = math.floor(RECORDS * used) + 1
+                # The rest of the draw is dropped, so that a resumed call goes on as this one does: with a new draw.
                 yield used
     if state.losses:
         yield used
 
 
-def _train_step(state: _State, views: PseudoViews, used: float, seed: int, settings: DistilSettings) -> None:
-    # A stream of its own for every step: resuming needs no generator state.
-    generator = np.random.Generator(np.random.Philox(key=[seed, state.step]))
-    draw = _drawn_cells if state.student.cells_are_independent else _drawn_windows
-    colour, truth = draw(state.student, views, settings.rays_per_step, generator)
-    loss = torch.nn.functional.mse_loss(colour, truth)
+def _draw(state: _State, views: PseudoViews, seed: int, settings: DistilSettings) -> Iterator[Questions]:
+    """Questions of some steps. Every draw has streams of its own: resuming needs no generator state."""
+    first, second = [seed, 2 * state.draws], [seed, 2 * state.draws + 1]
+    state.draws += 1
+    cell = state.student.cell
+    if state.student.cells_are_independent:
+        window, weight = state.hard.draw(STEPS_AT_ONCE * settings.rays_per_step, seed=first)
+        return ask_cells(views, window, weight, cell=cell, seed=second).in_steps(settings.rays_per_step)
+    cells = (views.images.shape[1] * views.step // cell) ** 2
+    a_step = max(1, settings.rays_per_step // cells)
+    window, weight = state.hard.draw(STEPS_AT_ONCE * a_step, seed=first)
+    return ask_windows(views, window, weight, cell=cell).in_steps(a_step)
+
+
+def _train_step(state: _State, questions: Questions, used: float, settings: DistilSettings) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+        shown = answers(state.student, questions)
+    error = (shown.float() - questions.colour).square().mean((1, 2, 3))
+    loss = (questions.weight * error).mean()
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.step += 1
@@ -248,60 +290,19 @@ def _train_step(state: _State, views: PseudoViews, used: float, seed: int, setti
     for group in state.optimizer.param_groups:
         group["lr"] = settings.rate * falling * min(1, state.step / settings.warm_steps)
     state.optimizer.step()
+    if settings.hard_share:
+        state.hard.learn(questions.window, error.detach())
+    if settings.averaging:
+        _average(state, settings.averaging)
     state.losses.append(float(loss.detach()))
 
 
-def _drawn_cells(
-    student: LightField, views: PseudoViews, count: int, generator: np.random.Generator
-) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"]]:
-    """The student's and the teacher's colours at the rendered pixels of cells from anywhere in the views.
-
-    Of a student with cells smaller than the views' blocks, the cell with the block's rendered pixel is asked.
-    """
-    cell, side = student.cell, max(1, student.cell // views.step)
-    across = views.images.shape[1] // side
-    view = generator.integers(0, len(views), count)
-    row, column = generator.integers(0, across, (2, count))
-    images, offsets = (
-        part.reshape(len(views), across, side, across, side, -1)[view, row, :, column]
-        for part in (views.images, views.offsets)
-    )
-    corner = max(cell, views.step) * np.stack([column, row], axis=-1)
-    if cell < views.step:
-        corner = corner + offsets[:, 0, 0] // cell * cell
-        offsets = offsets % cell
-    cameras = views.cameras[torch.from_numpy(view)]
-    plane = (torch.from_numpy(corner + cell / 2).to(cameras.focal) - cameras.centre) / cameras.focal
-    origins, directions = rays_through_plane(cameras.camera_to_world, plane[:, None, None])
-    # Cells side by side are one image to 1x1 convolutions, which are quicker on it than on a batch of single cells.
-    strip = student.from_rays(*(rays[:, :, 0, 0].T[None, :, None] for rays in (origins, directions)))
-    cells = strip.reshape(3, cell, count, cell).permute(2, 0, 1, 3)
-    return _at(cells, offsets, min(cell, views.step)), _as_colour(images)
-
-
-def _drawn_windows(
-    student: LightField, views: PseudoViews, count: int, generator: np.random.Generator
-) -> tuple[Float[Tensor, "n 3 s s"], Float[Tensor, "n 3 s s"]]:
-    """The same for whole windows of about `count` cells in all: for students that see neighbouring cells."""
-    across = views.images.shape[1] * views.step // student.cell
-    drawn = np.sort(generator.integers(0, len(views), max(1, count // across**2)))
-    rays = cell_rays(views.cameras[torch.from_numpy(drawn)], across, across, cell=student.cell)
-    return _at(student.from_rays(*rays), views.offsets[drawn], views.step), _as_colour(views.images[drawn])
-
-
-def _at(images: Float[Tensor, "n 3 h w"], offsets: UInt8[np.ndarray, "n r c 2"], step: int) -> Float[Tensor, "n 3 r c"]:
-    """The pixel at (u, v) = offsets of every block of step x step."""
-    if step == 1:
-        return images
-    n, rows, columns, _ = offsets.shape
-    u, v = torch.from_numpy(offsets.astype(np.int64)).unbind(-1)
-    index = (step * torch.arange(rows)[:, None] + v) * images.shape[-1] + step * torch.arange(columns) + u
-    index = index.reshape(n, 1, -1).expand(n, 3, -1)
-    return images.flatten(2).gather(2, index).reshape(n, 3, rows, columns)
-
-
-def _as_colour(images: UInt8[np.ndarray, "n r c 3"]) -> Float[Tensor, "n 3 r c"]:
-    return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32) / 255
+@torch.no_grad()
+def _average(state: _State, decay: float) -> None:
+    """Move the running mean towards the weights, faster while there are few steps to average over."""
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    for mean, latest in zip(state.averaged.parameters(), state.student.parameters(), strict=True):
+        mean.lerp_(latest, 1 - decay)
 
 
 @torch.no_grad()
@@ -315,7 +316,7 @@ def _record(state: _State, held_out: PseudoViews | None) -> None:
     quality = None
     if held_out is not None:
         side = held_out.images.shape[1]
-        shown = images_of(state.student, held_out.cameras, height=side, width=side)
+        shown = images_of(state.averaged, held_out.cameras, height=side, width=side)
         error = shown - torch.from_numpy(held_out.images) / 255
         quality = psnr_of_mse(float(error.square().mean()))
     state.history.append(FitRecord(state.step, state.seconds, loss, quality))
@@ -345,9 +346,12 @@ def _identity(views: PseudoViews, untrained: LightField, seed: int, settings: Di
 def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
     moments = state.optimizer.state_dict()["state"]
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
+    tensors |= {f"averaged.{name}": value for name, value in state.averaged.state_dict().items()}
+    tensors["hard"] = state.hard.error
     tensors |= {f"adam.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()}
     counters = {
         "step": state.step,
+        "draws": state.draws,
         "seconds": state.seconds,
         "history": [asdict(record) for record in state.history],
     }
@@ -364,12 +368,14 @@ def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
         )
     counters = json.loads(header["counters"])
     state.student.load_state_dict(below("student.", tensors))
+    state.averaged.load_state_dict(below("averaged.", tensors))
+    state.hard.error = tensors["hard"]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in below("adam.", tensors).items():
         index, key = name.split(".")
         moments.setdefault(int(index), {})[key] = value
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
-    state.step, state.seconds = counters["step"], counters["seconds"]
+    state.step, state.draws, state.seconds = counters["step"], counters["draws"], counters["seconds"]
     state.history = [FitRecord(**record) for record in counters["history"]]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from crowdnerf_lab.fields.field import RadianceField
 from crowdnerf_lab.files import write_atomically, write_json
 from crowdnerf_lab.rays import rays_through
 from crowdnerf_lab.rendering import RAYS_AT_ONCE
-from crowdnerf_lab.scene import PosedScene
 
 log = logging.getLogger(__name__)
 
@@ -54,23 +54,33 @@ class PseudoViews:
         return len(self.images)
 
 
-def viewing_cameras(scene: PosedScene, rows: Tensor, *, width: int, height: int) -> Cameras:
-    """Ideal cameras of width x height pixels at the poses of some photos, with the photos' angular size of a pixel.
+def viewing_cameras(cameras: Cameras, *, width: int, height: int) -> Cameras:
+    """Ideal cameras of width x height pixels at the poses of some cameras, with their angular size of a pixel.
 
-    Photos in portrait orientation keep their scale along the longer side.
+    Cameras in portrait orientation keep their scale along the longer side.
     """
-    photos = scene.cameras[rows]
-    scale = max(width, height) / torch.maximum(photos.width, photos.height)
-    focal = photos.focal.mean(-1) * scale
-    n = len(rows)
+    scale = max(width, height) / torch.maximum(cameras.width, cameras.height)
+    focal = cameras.focal.mean(-1) * scale
+    n = len(cameras)
     return Cameras(
-        camera_to_world=photos.camera_to_world.to(torch.float32),
+        camera_to_world=cameras.camera_to_world.to(torch.float32),
         focal=focal[:, None].expand(n, 2).to(torch.float32).clone(),
         centre=torch.tensor([width / 2, height / 2]).expand(n, 2).clone(),
         width=torch.full((n,), width),
         height=torch.full((n,), height),
         distortion=torch.zeros(n, 4),
     )
+
+
+def among(cameras: Cameras, others: Cameras) -> Bool[Tensor, "n"]:
+    """Which of the others stand among some cameras: no further from the nearest than these are from a neighbour.
+
+    The largest distance between a camera and its nearest neighbour counts; a single camera has nobody but itself.
+    """
+    apart = torch.cdist(cameras.positions, cameras.positions)
+    apart.fill_diagonal_(torch.inf)
+    reach = apart.min(1).values.max() if len(cameras) > 1 else apart.new_zeros(())
+    return torch.cdist(others.positions, cameras.positions).min(1).values <= reach
 
 
 def poses_between(cameras: Cameras, count: int, *, margin: float, angle: float, seed: int) -> Cameras:

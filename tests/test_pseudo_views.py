@@ -15,6 +15,7 @@ from crowdnerf_lab.cameras import invalid_poses
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.pseudo_views import (
     PseudoViewError,
+    among,
     poses_between,
     render_pseudo_views,
     viewing_cameras,
@@ -71,11 +72,17 @@ def test_one_pixel_of_every_block_is_what_the_whole_view_shows_there(step: int, 
 def test_portrait_photos_keep_the_angular_size_of_a_pixel() -> None:
     scene = toy_scene()
     upright = replace(scene.cameras, width=scene.cameras.height, height=scene.cameras.width)
-    turned = replace(scene, cameras=upright)
-    rows = torch.arange(3)
-    same = viewing_cameras(scene, rows, width=96, height=80)
-    torch.testing.assert_close(same.focal, viewing_cameras(turned, rows, width=96, height=80).focal)
+    same = viewing_cameras(scene.cameras[:3], width=96, height=80)
+    torch.testing.assert_close(same.focal, viewing_cameras(upright[:3], width=96, height=80).focal)
     torch.testing.assert_close(same.focal, 2 * scene.cameras.focal[:3])
+
+
+def test_those_among_some_cameras_stand_no_further_than_neighbours_do() -> None:
+    cameras = toy_cameras(12)
+    assert among(cameras, cameras).all()
+    assert among(cameras[0:12:2], cameras[1:11:2]).all()
+    assert among(cameras[:4], cameras).tolist() == [True] * 4 + [i < 5 for i in range(4, 12)]
+    assert among(cameras[:1], cameras).tolist() == [True] + [False] * 11
 
 
 def test_views_are_rendered_once_and_found_again(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def through_ideal_lens(photo: Float[Tensor, "h w 3"], cameras: Cameras, index: i
 def calibration_feeds(scene: PosedScene, *, width: int, height: int) -> list[dict[str, NDArray[np.float32]]]:
     """Inputs of a light field's graph at captured poses: int8 activations get their ranges there."""
     rows = scene.train[torch.linspace(0, len(scene.train) - 1, CALIBRATION_VIEWS).round().long().unique()]
-    cameras = viewing_cameras(scene, rows, width=width, height=height)
+    cameras = viewing_cameras(scene.cameras[rows], width=width, height=height)
     return [
         {
             "camera_to_world": cameras.camera_to_world[i].numpy(),
@@ -90,7 +90,7 @@ def write_probes(
     rows: images of the scene to take the poses of; by default the first PROBES held-out ones, or trained-on ones.
     """
     chosen = torch.tensor(rows) if rows else (scene.held_out if len(scene.held_out) else scene.train)[:PROBES]
-    cameras = viewing_cameras(scene, chosen, width=width, height=height)
+    cameras = viewing_cameras(scene.cameras[chosen], width=width, height=height)
     probes = []
     for i in range(len(chosen)):
         colour = render_view(field, cameras, i).colour
