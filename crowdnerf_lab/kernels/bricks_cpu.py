@@ -171,7 +171,9 @@ def fill_brick(cell, intervals, cells, values, place, scales, rows, resolutions,
     where each resolution divides, or is a multiple of, the next, and none is above 4 cells.
     """
     cx, cy, cz = cell // (cells * cells), cell // cells % cells, cell % cells
-    buffers[0, :8] = _ZERO
+    for v in range(8):
+        for c in range(16):
+            buffers[0, v, c] = _ZERO
     now, reach = 0, 1
     while True:
         for level in range(len(resolutions)):
@@ -187,22 +189,11 @@ def fill_brick(cell, intervals, cells, values, place, scales, rows, resolutions,
 
 @_jit
 @no_type_check
-def fill_rows(chosen, intervals, cells, values, place, scales, rows, resolutions, out):
-    """Rows at all vertices of the bricks of chosen cells [n], one brick after the other: out [vertices, 16]."""
-    buffers = np.empty((2, WIDEST, 16), np.float32)
-    v = 0
-    for n in range(len(chosen)):
-        filled = fill_brick(chosen[n], intervals[n], cells, values, place, scales, rows, resolutions, buffers)
-        vertices = (intervals[n] + 1) ** 3
-        out[v : v + vertices] = buffers[filled, :vertices]
-        v += vertices
-
-
-@_jit
-@no_type_check
-def fill_codes(chosen, intervals, firsts, cells, values, place, scales, rows, resolutions, units, zeros, texels):
+def fill_bricks(
+    chosen, intervals, firsts, cells, values, place, scales, rows, resolutions, units, zeros, texels, low, high
+):
     """Fill the atlas, texels [vertices, 4 or 16], with the bricks of chosen cells [n], of which each begins at vertex
-    firsts[n]: numbers / units [16] + zeros [16], rounded and cut to bytes."""
+    firsts[n]: numbers / units [16] + zeros [16], rounded and cut to bytes. low, high [16] widen to what was met."""
     per_unit = _ONE / units
     buffers = np.empty((2, WIDEST, 16), np.float32)
     width = texels.shape[1]
@@ -211,7 +202,9 @@ def fill_codes(chosen, intervals, firsts, cells, values, place, scales, rows, re
         first = firsts[n]
         for v in range((intervals[n] + 1) ** 3):
             for c in range(width):
-                code = buffers[filled, v, c] * per_unit[c] + (zeros[c] + _HALF)
+                number = buffers[filled, v, c]
+                low[c], high[c] = min(low[c], number), max(high[c], number)
+                code = number * per_unit[c] + (zeros[c] + _HALF)
                 texels[first + v, c] = np.uint8(min(max(code, _ZERO), np.float32(255.0)))
 
 
