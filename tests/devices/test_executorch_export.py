@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crowdnerf_lab.devices.executorch_export import executorch_model, export_executorch
 from crowdnerf_lab.devices.formats.graphs import QuantizationError
 from crowdnerf_lab.devices.pose_to_image import INPUTS, ExportError
 from tests.devices.tiny_light_field import FEEDS, HEIGHT, WIDTH, TinyLightField, pictures_by_torch
 
 pytest.importorskip("executorch", reason='needs ExecuTorch: pip install "crowdnerf-lab[executorch]"')
-
-from crowdnerf_lab.devices.executorch_export import executorch_model, export_executorch
 
 STUDENT = TinyLightField()
 

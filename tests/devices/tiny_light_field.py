@@ -17,7 +17,7 @@ FEEDS: list[dict[str, np.ndarray]] = [
 
 
 class TinyLightField(nn.Module):
-    """Origin and direction (and, with `planes`, features where the direction points) -> 128 channels -> 4 x 4 pixels."""
+    """Origin and direction (with `planes`, features where it points, too) -> 128 channels -> 4 x 4 pixels."""
 
     size, view_size, cell, architecture, cells_are_independent = "tiny", (WIDTH, HEIGHT), 4, "tiny", True
 
@@ -36,7 +36,7 @@ class TinyLightField(nn.Module):
         self.shuffle = nn.PixelShuffle(4)
 
     def from_rays(self, origins: Tensor, directions: Tensor) -> Tensor:
-        rays = [origins.expand_as(directions) * 0.2, directions]
+        rays = [0.2 * origins + directions, directions]
         if self.plane is not None:
             place = directions[:, :2].permute(0, 2, 3, 1)
             rays.append(nn.functional.grid_sample(self.plane, place, align_corners=True))
