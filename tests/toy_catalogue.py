@@ -128,7 +128,8 @@ def toy_graph(*, seed: int = 0, opset: int = 20, padding: int = 0, layers: int =
         for name, shape in (("camera_to_world", [3, 4]), ("focal", [2]), ("centre", [2]))
     ]
     output = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, HEIGHT, WIDTH, 3])
-    initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    used = {name for node in nodes for name in node.input}
+    initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items() if name in used]
     graph = helper.make_graph(nodes, "toy", inputs, [output], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
@@ -142,17 +143,24 @@ def toy_model(content: bytes) -> LocalModel:
 
 
 def write_toy_artefact(
-    root: Path, name: str = "toy", *, content: bytes | None = None, model: LocalModel | None = None, **others: Any
+    root: Path,
+    name: str = "toy",
+    *,
+    content: bytes | None = None,
+    measured_as: LocalModel | None = None,
+    file: str = "model.onnx",
+    **others: Any,
 ) -> Artefact:
     """A real artefact of the toy graph, measured, under root/NAME.
 
-    content: another model file, and `model` what it is measured as. others: fields of its card, true or not.
+    content: another model file, called `file`; measured_as: what is timed for it. others: fields of its card, true or
+    not.
     """
     content = toy_graph() if content is None else content
-    measured = model or toy_model(toy_graph())
+    measured = measured_as or toy_model(toy_graph())
     with TemporaryDirectory() as folder:
         drafts = Path(folder)
-        files = {others.get("model", "model.onnx"): drafts / "model"}
+        files = {file: drafts / "model"}
         (drafts / "model").write_bytes(content)
         probes = []
         for i, pose in enumerate((POSE, OTHER_POSE)):
@@ -162,6 +170,7 @@ def write_toy_artefact(
         described = [probe.model_dump() for probe in probes]
         timing = timed_on_probes(measured, drafts, described, frames=5)
         figures = {
+            "model": file,
             "size": len(content),
             "width": measured.width,
             "height": measured.height,

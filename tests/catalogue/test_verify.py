@@ -19,7 +19,7 @@ FRAMES = 8
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     """Of a model that takes some milliseconds, so that time can be told."""
-    return write_toy_artefact(tmp_path_factory.mktemp("honest"), content=SLOW, model=toy_model(SLOW))
+    return write_toy_artefact(tmp_path_factory.mktemp("honest"), content=SLOW, measured_as=toy_model(SLOW))
 
 
 SLOW = toy_graph(layers=4)
