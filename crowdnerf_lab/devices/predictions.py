@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from crowdnerf_lab.catalogue.card import Format, ModelCard
+from crowdnerf_lab.catalogue.card import Coding, Format, ModelCard
 from crowdnerf_lab.devices.cost import CostModel, Timed, Work, calibrated
 from crowdnerf_lab.devices.profile import Precision
 from crowdnerf_lab.devices.rungs import Candidate
@@ -25,6 +25,8 @@ BITS_OF_FORMAT: dict[Format, float] = {
     "onnx_int4_weights": 4.5,
 }
 """A stored weight, before anything was measured."""
+SHARE_OF_CODING: dict[Coding, float] = {"none": 1.0, "zstd": 0.95, "range": 0.85, "progressive": 0.9}
+"""Of an uncoded file, before anything was measured."""
 COMPUTED_IN_INT8: frozenset[Format] = frozenset(
     {"onnx_int8_qdq", "onnx_int8_qdq_signed", "onnx_int8_matmul", "onnx_int8_mixed"}
 )
@@ -50,9 +52,12 @@ class Siblings:
         self._parameters: dict[Hashable, int] = {}
         self._works: dict[Hashable, tuple[Work, int]] = {}
         self._coded: dict[Hashable, int] = {}
+        self._shares: dict[Hashable, list[float]] = defaultdict(list)
         timed: dict[Hashable, list[Timed]] = defaultdict(list)
         for candidate, card in built.items():
             model = candidate.family, candidate.size
+            if card.bytes_uncoded:
+                self._shares[card.coding].append(card.bytes / card.bytes_uncoded)
             if card.parameters:
                 self._parameters[model] = card.parameters
                 self._bytes[card.stored_as, card.coding].append(card.bytes / card.parameters)
@@ -97,8 +102,11 @@ class Siblings:
         parameters = self._parameters.get(model)
         if parameters is None:
             return None
-        seen = self._bytes.get((candidate.stored_as, candidate.coding))
-        return parameters * (fmean(seen) if seen else BITS_OF_FORMAT[candidate.stored_as] / 8)
+        if (candidate.stored_as, candidate.coding) in self._bytes:
+            return parameters * fmean(self._bytes[candidate.stored_as, candidate.coding])
+        uncoded = self._bytes.get((candidate.stored_as, "none"), [BITS_OF_FORMAT[candidate.stored_as] / 8])
+        shares = self._shares.get(candidate.coding, [SHARE_OF_CODING[candidate.coding]])
+        return parameters * fmean(uncoded) * fmean(shares)
 
 
 def work_of_card(card: ModelCard) -> Work | None:

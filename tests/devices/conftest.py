@@ -36,3 +36,20 @@ def graph(student: "RayMLP", tmp_path_factory: pytest.TempPathFactory) -> Path:
     from crowdnerf_lab.devices.export import export_onnx
 
     return export_onnx(student, tmp_path_factory.mktemp("graph") / "float32.onnx", width=WIDTH, height=HEIGHT)
+
+
+@pytest.fixture(scope="session")
+def ladder_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy ladder: int8 in every coding, float32 and the baked field plain and progressive."""
+    from tests.toy_artefacts import toy_ladder
+
+    root = tmp_path_factory.mktemp("ladder")
+    codings = ("none", "zstd", "range", "progressive")
+    ladder = toy_ladder(root, formats=("onnx_float32", "onnx_int8_qdq"), codings=codings)
+    chosen = [
+        rung
+        for rung in ladder.candidates()
+        if rung.stored_as == "onnx_int8_qdq" or rung.coding in ("none", "progressive")
+    ]
+    assert len(ladder.build_all(chosen, progress=False)) == len(chosen)
+    return root
