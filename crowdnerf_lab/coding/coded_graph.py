@@ -21,7 +21,7 @@ from crowdnerf_lab.coding.entropy import decode_integers, encode_integers
 from crowdnerf_lab.coding.graph_quantization import quantized_layers
 from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, LayeredFile, packed_layers, read_layers
 from crowdnerf_lab.coding.planes import decode_planes, encode_planes
-from crowdnerf_lab.coding.quantization import OCTAVES, Importance, Quantized, steps_of
+from crowdnerf_lab.coding.quantization import OCTAVES, SLOPE, Importance, Quantized, steps_of
 from crowdnerf_lab.coding.stored_tensors import (
     BYTES_LIMIT,
     FLOATS,
@@ -93,6 +93,7 @@ def encode_graph(
     coding: Coding = "range",
     step: float | None = None,
     importances: Mapping[str, Importance] | None = None,
+    slope: float = SLOPE,
     shifts: Sequence[int] = SHIFTS,
 ) -> Path:
     """Write an ONNX graph as a coded file; atomic.
@@ -100,10 +101,12 @@ def encode_graph(
     coding: 'range' and 'zstd' are one layer; 'progressive' has a layer for each of `shifts`. step None: every weight
     comes back bit by bit (a progressive file has one more layer for that). A step: float weights of layers become
     integers times steps, int8 ones coarser integers, see quantization.quantized; without importances the step is in
-    units of a tensor's root mean square. importances: by initializer name, of those that they are given for.
+    units of a tensor's root mean square. importances: by initializer name, of those that they are given for. slope: how
+    much error a bit is worth, see quantization.quantized; 0 for weights that lie on their lattice already.
     """
     return write_bytes(
-        Path(path), packed_graph(graph, coding=coding, step=step, importances=importances, shifts=shifts)
+        Path(path),
+        packed_graph(graph, coding=coding, step=step, importances=importances, slope=slope, shifts=shifts),
     )
 
 
@@ -113,6 +116,7 @@ def packed_graph(
     coding: Coding = "range",
     step: float | None = None,
     importances: Mapping[str, Importance] | None = None,
+    slope: float = SLOPE,
     shifts: Sequence[int] = SHIFTS,
 ) -> bytes:
     """The bytes that `encode_graph` writes. Needs onnx."""
@@ -128,9 +132,9 @@ def packed_graph(
     exact = coding == "progressive" and step is None
     lattices: dict[str, Quantized] = {}
     if exact:
-        lattices = quantized_layers(replace(parts, scales={}), step=EXACT_STEP, importances=None)
+        lattices = quantized_layers(replace(parts, scales={}), step=EXACT_STEP, importances=None, slope=0)
     elif step is not None:
-        lattices = quantized_layers(parts, step=step, importances=importances)
+        lattices = quantized_layers(parts, step=step, importances=importances, slope=slope)
     exact = exact and bool(lattices)
     hows: dict[str, How] = {t.name: "steps" if t.name in lattices else _exact_coding(t) for t in parts.tensors}
     planes = tuple(shifts) if coding == "progressive" else (0,)

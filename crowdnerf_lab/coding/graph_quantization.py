@@ -41,7 +41,7 @@ class PartedGraph:
 
 
 def quantized_layers(
-    parts: PartedGraph, *, step: float, importances: Mapping[str, Importance] | None
+    parts: PartedGraph, *, step: float, importances: Mapping[str, Importance] | None, slope: float
 ) -> dict[str, Quantized]:
     """Quantize the weights of layers; tensors that are missing in the answer must stay exact.
 
@@ -63,7 +63,7 @@ def quantized_layers(
             continue
         if integer:
             importance = _in_units_of(importance, parts.scales[tensor.name], tensor)
-        chosen[tensor.name] = quantized(weights, importance, step=step, whole=integer)
+        chosen[tensor.name] = quantized(weights, importance, step=step, whole=integer, slope=slope)
     return chosen
 
 

@@ -55,13 +55,10 @@ def quantized(
     whole: steps are whole numbers (the weights are integers themselves and must stay so). slope 0: plain rounding.
     """
     matrix = weights.astype(np.float64)
-    inverse_root, conditional = _feedback(importance.inputs)
-    floor = 1e-6 * importance.outputs.mean() + 1e-300
-    rows = _half_octaves(step / np.sqrt(np.maximum(importance.outputs, floor)))
-    columns = _half_octaves(1 / np.sqrt(conditional))
+    inverse_root, _ = _feedback(importance.inputs)
+    rows, columns = lattice_of(importance, step=step)
     steps = steps_of(rows, columns, whole=whole)
-    sizes = np.abs(matrix) / steps
-    expected = sizes.mean(1, keepdims=True) * sizes.mean(0) / max(float(sizes.mean()), 1e-12)
+    expected = expected_sizes(matrix / steps)
     integers = np.zeros(matrix.shape, np.int32)
     order = _order(importance.inputs)
     for position, j in enumerate(order):
@@ -71,6 +68,20 @@ def quantized(
             later = order[position + 1 :]
             matrix[:, later] -= error[:, None] * inverse_root[position, position + 1 :]
     return Quantized(integers, rows, columns)
+
+
+def lattice_of(importance: Importance, *, step: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Half-octaves of the steps of rows and columns."""
+    _, conditional = _feedback(importance.inputs)
+    floor = 1e-6 * importance.outputs.mean() + 1e-300
+    rows = _half_octaves(step / np.sqrt(np.maximum(importance.outputs, floor)))
+    return rows, _half_octaves(1 / np.sqrt(conditional))
+
+
+def expected_sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean magnitude of each value's row times that of its column: what a Laplace model expects of it."""
+    sizes = np.abs(values)
+    return sizes.mean(1, keepdims=True) * sizes.mean(0) / max(float(sizes.mean()), 1e-12)
 
 
 def steps_of(rows: NDArray[np.int32], columns: NDArray[np.int32], *, whole: bool = False) -> NDArray[np.float64]:
