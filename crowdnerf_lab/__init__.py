@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from crowdnerf_lab.captures.video.frame_selection import photos_from_clips, select_frames
     from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact, write_artefact
     from crowdnerf_lab.catalogue.card import ModelCard
-    from crowdnerf_lab.catalogue.select import Capability, Selection, Target, select
-    from crowdnerf_lab.devices.fitting import fit_to
+    from crowdnerf_lab.catalogue.catalogue import Catalogue
+    from crowdnerf_lab.catalogue.select import Capability, Selection, Target, reselect, select, select_set
+    from crowdnerf_lab.catalogue.verify import Verification, verify
+    from crowdnerf_lab.devices.fitting import Fitted, fit_to
+    from crowdnerf_lab.devices.ladder import Ladder
     from crowdnerf_lab.devices.measure import Latency, measure_latency
     from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles, read_profile
     from crowdnerf_lab.distillation import Distillation, distil
@@ -52,7 +55,10 @@ if TYPE_CHECKING:
     from crowdnerf_lab.fit_settings import FitSettings, settings_for
     from crowdnerf_lab.geometry import Mesh, PointCloud, mesh_of, points_of, write_geometry
     from crowdnerf_lab.light_fields.light_field import LightField
+    from crowdnerf_lab.light_fields.light_slab import LightSlab
+    from crowdnerf_lab.light_fields.plane_features import PlaneFeatures
     from crowdnerf_lab.light_fields.ray_mlp import RayMLP
+    from crowdnerf_lab.light_fields.students import untrained_student
     from crowdnerf_lab.metrics import Quality, psnr, quality
     from crowdnerf_lab.network.ue import LocalModel, load_artefact
     from crowdnerf_lab.network.view_engine import EncodedView, ViewRequest, decode_view, render_and_encode
@@ -76,6 +82,7 @@ __all__ = [
     "Capability",
     "Capture",
     "CaptureSet",
+    "Catalogue",
     "Coverage",
     "DeviceProfile",
     "Distillation",
@@ -83,15 +90,19 @@ __all__ = [
     "EnhancedView",
     "Fit",
     "FitSettings",
+    "Fitted",
     "FrequencyMLP",
     "HashGrid",
+    "Ladder",
     "Latency",
     "LightField",
+    "LightSlab",
     "LocalModel",
     "Mesh",
     "ModelCard",
     "OutlierMaps",
     "Photo",
+    "PlaneFeatures",
     "PointCloud",
     "PoseErrors",
     "PosedScene",
@@ -106,6 +117,7 @@ __all__ = [
     "Selection",
     "Target",
     "Uncertainty",
+    "Verification",
     "ViewRequest",
     "Workbench",
     "add_captures",
@@ -147,14 +159,18 @@ __all__ = [
     "render_and_encode",
     "render_view",
     "requests",
+    "reselect",
     "save_field",
     "screen",
     "screen_poses",
     "select",
     "select_frames",
+    "select_set",
     "settings_for",
     "synchronise",
     "uncertainty_of_view",
+    "untrained_student",
+    "verify",
     "write_artefact",
     "write_captures",
     "write_colmap",
@@ -165,26 +181,29 @@ __all__ = [
 _MODULES = ("figures",)
 _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
-    "captures.poses.adding": ("add_captures",),
-    "captures.privacy.anonymisation": ("anonymised",),
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
-    "captures.poses.calibration": ("CalibrationReport", "calibrate"),
-    "captures.screening.consistency": ("screen_poses",),
+    "captures.clocks.synchronisation": ("synchronise",),
     "captures.coverage": ("Coverage", "coverage", "requests"),
     "captures.exporting": ("write_colmap", "write_transforms"),
+    "captures.intake.ingest": ("ingest",),
+    "captures.poses.adding": ("add_captures",),
+    "captures.poses.calibration": ("CalibrationReport", "calibrate"),
+    "captures.privacy.anonymisation": ("anonymised",),
     "captures.privacy.faces": ("find_faces",),
     "captures.privacy.forgetting": ("forget",),
-    "captures.video.frame_selection": ("photos_from_clips", "select_frames"),
-    "captures.intake.ingest": ("ingest",),
     "captures.privacy.publishing": ("published",),
     "captures.reading": ("read_captures",),
     "captures.scenes": ("read_scene",),
+    "captures.screening.consistency": ("screen_poses",),
     "captures.screening.screen": ("ScreeningReport", "screen"),
-    "captures.clocks.synchronisation": ("synchronise",),
+    "captures.video.frame_selection": ("photos_from_clips", "select_frames"),
     "catalogue.artefact": ("Artefact", "open_artefact", "write_artefact"),
     "catalogue.card": ("ModelCard",),
-    "catalogue.select": ("Capability", "Selection", "Target", "select"),
-    "devices.fitting": ("fit_to",),
+    "catalogue.catalogue": ("Catalogue",),
+    "catalogue.select": ("Capability", "Selection", "Target", "reselect", "select", "select_set"),
+    "catalogue.verify": ("Verification", "verify"),
+    "devices.fitting": ("Fitted", "fit_to"),
+    "devices.ladder": ("Ladder",),
     "devices.measure": ("Latency", "measure_latency"),
     "devices.profile": ("DeviceProfile", "device_profiles", "read_profile"),
     "distillation": ("Distillation", "distil"),
@@ -200,7 +219,10 @@ _NAMES_OF = {
     "fit_settings": ("FitSettings", "settings_for"),
     "geometry": ("Mesh", "PointCloud", "mesh_of", "points_of", "write_geometry"),
     "light_fields.light_field": ("LightField",),
+    "light_fields.light_slab": ("LightSlab",),
+    "light_fields.plane_features": ("PlaneFeatures",),
     "light_fields.ray_mlp": ("RayMLP",),
+    "light_fields.students": ("untrained_student",),
     "metrics": ("Quality", "psnr", "quality"),
     "network.ue": ("LocalModel", "load_artefact"),
     "network.view_engine": ("EncodedView", "ViewRequest", "decode_view", "render_and_encode"),

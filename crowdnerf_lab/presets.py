@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from crowdnerf_lab.catalogue.card import Format
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -23,9 +25,14 @@ class Preset:
     """Held-out PSNR, dB, below which a notebook calls its field broken."""
     distil_views: int
     distil_seconds: float
+    """Each student."""
+    students: tuple[str, ...]
+    """Families and sizes that are distilled; the first is the lesson's."""
     view_width: int
     view_height: int
     """What a UE shows."""
+    formats: tuple[Format, ...]
+    """In which students are offered to devices."""
     held_out_views: int
     """Views that a notebook evaluates; 0 means all."""
     judged_views: int
@@ -49,8 +56,10 @@ _PRESETS = {
             least_psnr=12.5,
             distil_views=24,
             distil_seconds=6,
+            students=("ray_mlp XS", "plane_features XS"),
             view_width=80,
             view_height=64,
+            formats=("onnx_float32", "onnx_int8_qdq", "onnx_int4_weights"),
             held_out_views=2,
             judged_views=2,
             timed_frames=3,
@@ -67,8 +76,18 @@ _PRESETS = {
             least_psnr=16.5,
             distil_views=100,
             distil_seconds=90,
+            students=("ray_mlp S", "plane_features S", "plane_features XS"),
             view_width=320,
             view_height=240,
+            formats=(
+                "onnx_float32",
+                "onnx_float16",
+                "onnx_int8_qdq",
+                "onnx_int8_matmul",
+                "onnx_int8_mixed",
+                "onnx_int8_weights",
+                "onnx_int4_weights",
+            ),
             held_out_views=8,
             judged_views=4,
             timed_frames=20,
@@ -85,8 +104,18 @@ _PRESETS = {
             least_psnr=16.5,
             distil_views=5000,
             distil_seconds=3600,
+            students=("ray_mlp L", "ray_mlp S", "plane_features M", "plane_features S", "light_slab S"),
             view_width=320,
             view_height=240,
+            formats=(
+                "onnx_float32",
+                "onnx_float16",
+                "onnx_int8_qdq",
+                "onnx_int8_matmul",
+                "onnx_int8_mixed",
+                "onnx_int8_weights",
+                "onnx_int4_weights",
+            ),
             held_out_views=0,
             judged_views=0,
             timed_frames=100,

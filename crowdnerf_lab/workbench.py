@@ -16,23 +16,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crowdnerf_lab.cameras import Cameras
-from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, concert, read_bundle, write_captures
+from crowdnerf_lab.captures.bundle import MANIFEST, CaptureSet, captures_digest, concert, read_bundle, write_captures
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.captures.intake.ingest import ingest
 from crowdnerf_lab.captures.poses.calibration import Align, CalibrationReport, Poses, calibrate
 from crowdnerf_lab.captures.screening.screen import screen
-from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
+from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.contributors import contributors_of
-from crowdnerf_lab.devices.fitting import fit_to, reference_of
+from crowdnerf_lab.devices.ladder import Candidate, Ladder
 from crowdnerf_lab.devices.measure import intrinsics
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
-from crowdnerf_lab.distillation import distil
+from crowdnerf_lab.devices.reference import reference_of
+from crowdnerf_lab.distillation import Distillation, distil
 from crowdnerf_lab.fields.baked import BakedField
-from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.fields.storage import Field, load_field, save_field, sh_grid_of
 from crowdnerf_lab.light_fields.light_field import LightField
 from crowdnerf_lab.light_fields.storage import load_light_field, save_light_field
+from crowdnerf_lab.light_fields.students import untrained_student
 from crowdnerf_lab.network.view_engine import ViewRequest
 from crowdnerf_lab.presets import Preset, preset
 from crowdnerf_lab.rendering import render_view
@@ -153,16 +154,20 @@ class Workbench:
 
     def picture(self, model: SHGrid | BakedField | LightField, index: int = 0) -> Float[Tensor, "h w 3"]:
         """View `index` as a model shows it, in neutral colours."""
-        cameras = self.views().cameras
+        return self.seen_from(model, self.views().cameras[index : index + 1])
+
+    def seen_from(self, model: SHGrid | BakedField | LightField, camera: Cameras) -> Float[Tensor, "h w 3"]:
+        """What a model shows to one camera, at the size that a UE shows, in neutral colours."""
         width, height = self.preset.view_width, self.preset.view_height
+        camera = camera.resized(width, height)
         if isinstance(model, LightField):
             with torch.no_grad():
-                return model(cameras[index : index + 1], height, width)[0]
+                return model(camera, height, width)[0]
         if isinstance(model, BakedField):
-            pose, focal, centre = intrinsics(cameras, index, width=width, height=height)
+            pose, focal, centre = intrinsics(camera, 0, width=width, height=height)
             image = model.render_image(pose, focal, centre=centre, width=width, height=height)
             return torch.from_numpy(image.colour)
-        return render_view(model, cameras, index).colour
+        return render_view(model, camera).colour
 
     def field(self) -> SHGrid:
         """The field of notebook 3."""
@@ -176,40 +181,86 @@ class Workbench:
         """Keep a field for the notebooks that follow."""
         return save_field(field, self.root / "field.safetensors", trained_on=contributors_of(self._full_scene))
 
-    def baked(self) -> BakedField:
-        """The field of notebook 3 for devices that march it."""
-        return bake(self.field())
+    def untrained_student(self, name: str) -> LightField:
+        """A student 'FAMILY SIZE' for the preset's views, laid through what the field of notebook 3 shows."""
+        size = (self.preset.view_width, self.preset.view_height)
+        return untrained_student(name, teacher=self.field(), scene=self.scene(), view_size=size)
 
-    def student(self) -> LightField:
-        """The student of notebook 5."""
-        path = self.root / "student.safetensors"
+    def distilled(self, name: str, *, seconds: float | None = None) -> Distillation:
+        """Distil a student 'FAMILY SIZE' for the preset's time, and keep it.
+
+        seconds: another time; such a student is not kept. The teacher's views are rendered once for all students.
+        """
+        sizes = self.preset
+        distillation = distil(
+            self.field(),
+            self.scene(),
+            student=self.untrained_student(name),
+            seconds=seconds or sizes.distil_seconds,
+            views=sizes.distil_views,
+            width=sizes.view_width,
+            height=sizes.view_height,
+            workspace=self.root / "pseudo_views",
+        )
+        if seconds is None:
+            self.keep_student(name, distillation.student)
+        return distillation
+
+    def student(self, name: str) -> LightField:
+        """The student 'FAMILY SIZE' of notebook 5."""
+        path = self._path_of(name)
         if not path.exists():
             logger.info("distilling the student that notebook 5 would have left in %s", path)
-            distillation = distil(
-                self.field(),
-                self.scene(),
-                seconds=self.preset.distil_seconds,
-                views=self.preset.distil_views,
-                width=self.preset.view_width,
-                height=self.preset.view_height,
-                workspace=self.root / "pseudo_views",
-            )
-            self.keep_student(distillation.student)
+            self.distilled(name)
         return load_light_field(path)
 
-    def keep_student(self, student: LightField) -> Path:
+    def students(self) -> dict[str, LightField]:
+        """All of the preset's students, by name."""
+        return {name: self.student(name) for name in self.preset.students}
+
+    def keep_student(self, name: str, student: LightField) -> Path:
         """Keep a student for the notebooks that follow."""
-        return save_light_field(
-            student, self.root / "student.safetensors", trained_on=contributors_of(self._full_scene)
+        return save_light_field(student, self._path_of(name), trained_on=contributors_of(self._full_scene))
+
+    def _path_of(self, student: str) -> Path:
+        return self.root / "students" / f"{student.replace(' ', '_')}.safetensors"
+
+    def ladder(self) -> Ladder:
+        """Every form in which the field and its students can reach a device; what was built before is found again."""
+        sizes, captures = self.preset, self.captures()
+        field, scene = self.field(), self.scene()
+        full = (sizes.view_width, sizes.view_height)
+        return Ladder(
+            field,
+            list(self.students().values()),
+            scene=scene,
+            root=self.root / "artefacts",
+            reference=reference_of(field, scene, views=sizes.judged_views),
+            resolutions=(full, (full[0] // 2, full[1] // 2)),
+            formats=sizes.formats,
+            frames=sizes.timed_frames,
+            licence=captures.licence,
+            licences={capture.ue: capture.licence for capture in captures.captures},
+            captures_sha256=captures_digest(captures),
+        )
+
+    def rungs(self, ladder: Ladder) -> tuple[Candidate, ...]:
+        """The rungs of notebook 6: each model coded, so that any beginning of its file draws; to compare with, each
+        student as plain float32 and the whole field as it is."""
+        return tuple(
+            candidate
+            for candidate in ladder.candidates()
+            if (candidate.kind == "light_field" or candidate.width == self.preset.view_width)
+            and (
+                candidate.coding == "progressive"
+                or (candidate.coding == "none" and (candidate.stored_as == "onnx_float32" or candidate.size == "full"))
+            )
         )
 
     def artefacts(self) -> tuple[Artefact, ...]:
-        """The verified artefacts of notebook 6."""
-        folder = self.root / "artefacts"
-        if not folder.exists():
-            logger.info("fitting the models that notebook 6 would have left in %s", folder)
-            self.fit_to_all_devices()
-        return tuple(open_artefact(card.parent) for card in sorted(folder.glob("*/card.json")))
+        """The artefacts of notebook 6, built and measured unless they are there."""
+        ladder = self.ladder()
+        return ladder.build_all(self.rungs(ladder))
 
     def profiles(self) -> tuple[DeviceProfile, ...]:
         """The bundled device profiles, none of which shows more pixels than the preset's views have."""
@@ -219,26 +270,6 @@ class Workbench:
                 update={"view_width": min(profile.view_width, width), "view_height": min(profile.view_height, height)}
             )
             for profile in device_profiles()
-        )
-
-    def fit_to_all_devices(self) -> tuple[Artefact, ...]:
-        """Models of the field and its student for every bundled device profile, measured here and published."""
-        field, student, scene = self.field(), self.student(), self.scene()
-        reference = reference_of(field, scene, views=self.preset.judged_views)
-        return tuple(
-            artefact
-            for profile in self.profiles()
-            for artefact in fit_to(
-                profile,
-                field=field,
-                students=[student],
-                scene=scene,
-                root=self.root / "artefacts",
-                reference=reference,
-                frames=self.preset.timed_frames,
-                licence=self.captures().licence,
-                licences={capture.ue: capture.licence for capture in self.captures().captures},
-            )
         )
 
 

@@ -4,11 +4,11 @@
 # **Question.** A radiance field is asked at a hundred points along every ray. Can a small network be trained to give
 # the pixel from the ray itself, in one pass, as the neural chips of phones like it?
 #
-# **Predict.** The student sees the scene only through the field that teaches it. After a few minutes on two CPU
-# cores, how many dB will it lie below its teacher? And what will it get right first: the words on the screen, or the
-# colours of the stage?
+# **Predict.** Two students learn from the same teacher for the same 90 seconds on two CPU cores. One is a plain
+# network, the other looks up learned pictures on a dozen planes. How many dB will lie between them? And how many
+# kilobytes of the teacher itself, pruned and quantized without any training, would show as much?
 #
-# **Time.** 4 minutes on two CPU cores; a GPU would give many more steps in the same time.
+# **Time.** 6 minutes on two CPU cores; a GPU would give many more steps in the same time.
 #
 # **Needs.** The field of [notebook 3](03_train_radiance_field.ipynb); trained if missing.
 
@@ -16,7 +16,8 @@
 import itertools
 
 import crowdnerf_lab as cn
-from crowdnerf_lab.light_fields.planes import planes_across
+from crowdnerf_lab.coding.baked_stream import coded_baked
+from crowdnerf_lab.fields.baking import TIERS, view_cell
 
 # %% tags=["parameters"]
 preset = "standard"
@@ -32,21 +33,30 @@ views = bench.views()
 #
 # A *light field* $L(o, d)$ is the colour that is seen along a ray. A radiance field computes it as a sum over points,
 # $L(o,d)=\sum_i w_i c_i$; the student approximates $L$ directly. In the form of R2L and MobileR2L (Wang et al. 2022,
-# Cao et al. 2023) a ray enters a network as the points where it meets eight planes across the scene, each coordinate
-# with the sines and cosines of its multiples. The network works on a small image of rays and gives 8 × 8 pixels for
-# each, so that one pass of 1 × 1 convolutions paints a whole frame (S9).
+# Cao et al. 2023), here `ray_mlp`, a ray enters a network as the points where it meets eight planes across the scene,
+# each coordinate with the sines and cosines of its multiples. The network works on a small image of rays and gives
+# 8 × 8 pixels for each, so that one pass of 1 × 1 convolutions paints a whole frame (S9).
+#
+# `plane_features` meets the planes too, and finds on each a small picture of learned features, which it reads where
+# the ray passes (a multiplane image, Zhou et al. 2018, whose blending is learned). `light_slab` says a ray by its two
+# crossings $(u, v)$ and $(s, t)$ with two planes and reads six pictures, one for each pair of these coordinates
+# (LightSpeed, Gupta et al. 2023). Each family comes in sizes.
 
 # %%
-planes = planes_across(scene.cameras, scene.bounds)
-untrained = {size: cn.RayMLP(planes, size) for size in ("XS", "S")}
+names = ("ray_mlp XS", "ray_mlp S", "ray_mlp M", "ray_mlp L", "plane_features XS", "plane_features S", "light_slab S")
+untrained = {name: bench.untrained_student(name) for name in names}
 cn.figures.table(
-    {"student": size, "numbers": sum(weights.numel() for weights in student.parameters())}
-    for size, student in [*untrained.items(), ("(the teacher)", field)]
+    {
+        "student": name,
+        "what it is": model.architecture if name in untrained else "SH grid",
+        "numbers": sum(weights.numel() for weights in model.parameters()),
+    }
+    for name, model in [*untrained.items(), ("(the teacher)", field)]
 )
 
 # %% [markdown]
-# The student is small because it must be downloaded, and fixed in shape because a phone's neural chip runs
-# convolutions and little else (S10).
+# Students are small because they must be downloaded, and fixed in shape because a phone's neural chip runs
+# convolutions and little else (S10). L is the paper's own size, distilled there on four GPUs.
 #
 # ## Distillation
 #
@@ -55,132 +65,159 @@ cn.figures.table(
 # L_\theta(\text{ray}) - C_{\text{teacher}}(\text{ray}) \rVert^2$ over them.
 
 # %%
-distillation = cn.distil(
-    field,
-    scene,
-    size="S",
-    seconds=bench.preset.distil_seconds,
-    views=bench.preset.distil_views,
-    width=bench.preset.view_width,
-    height=bench.preset.view_height,
-    workspace=bench.root / "pseudo_views",
+distilled = {name: bench.distilled(name) for name in bench.preset.students[:2]}
+plain, planes = distilled
+cn.figures.training_curve(
+    {name: each.history for name, each in distilled.items()}, title="Students against their teacher, held-out views"
 )
-student = distillation.student
-bench.keep_student(student)
-cn.figures.training_curve({"student S": distillation.history}, title="Student against its teacher, on held-out views")
 
 # %% [markdown]
 # Rendering the pseudo views comes before the curve's first second. The curve measures against the *teacher*: how well
-# the student imitates, not how well either knows the stage.
+# a student imitates, not how well either knows the stage.
 #
-# ## Truth, teacher, student
+# ## Truth, teacher, students
 
 # %%
-by_teacher, by_student = bench.renders(field), bench.renders(student)
+pictures = {"teacher": bench.renders(field)} | {name: bench.renders(each.student) for name, each in distilled.items()}
 cn.figures.image_strip(
-    {"truth": views.truths[0], "teacher: field": by_teacher[0], "student: light field": by_student[0]},
-    truth=views.truths[0],
-    columns=3,
+    {"truth": views.truths[0]} | {name: shown[0] for name, shown in pictures.items()}, truth=views.truths[0], columns=2
 )
 
 # %% [markdown]
-# Look at edges first. A network is a smooth function of the ray; at an edge it must change quickly, in exactly the
-# right place for every camera at once. Colours of large surfaces come early, edges late, small print last.
+# Look at the words on the screen. A plain network is a smooth function of the ray; at an edge it must change quickly,
+# in exactly the right place for every camera at once, and every weight takes part in every pixel. A picture on a plane
+# is local: what it learns of one letter disturbs no other.
 
 # %%
-score = {"teacher": cn.quality(by_teacher, list(views.truths)), "student S": cn.quality(by_student, list(views.truths))}
-imitation = cn.quality(by_student, by_teacher)
+score = {name: cn.quality(shown, list(views.truths)) for name, shown in pictures.items()}
+imitation = {name: cn.quality(shown, pictures["teacher"]).psnr for name, shown in pictures.items() if name != "teacher"}
 cn.figures.table(
-    {"compared": name, "PSNR, dB": each.psnr, "SSIM": each.ssim, "ꟻLIP": each.flip}
-    for name, each in {
-        "teacher to truth": score["teacher"],
-        "student S to truth": score["student S"],
-        "student S to teacher": imitation,
-    }.items()
+    {"model": name, "PSNR to truth": each.psnr, "SSIM": each.ssim, "ꟻLIP": each.flip, "to teacher": imitation.get(name)}
+    for name, each in score.items()
 )
 
 # %%
-print(f"Student S lies {score['teacher'].psnr - score['student S'].psnr:.1f} dB below its teacher against the truth.")
+for name in distilled:
+    print(f"{name} lies {score['teacher'].psnr - score[name].psnr:.1f} dB below its teacher against the truth.")
 
 # %% [markdown]
-# MobileR2L's authors let their student learn for days on four GPUs. What minutes on two cores give is shown here as
-# it is.
+# The mean of many slightly wrong pictures is smooth, and PSNR likes smooth pictures: against the truth a student can
+# come closer to its teacher than the eye would say. SSIM and the column *to teacher* are stricter.
 #
 # ## The other way to a device: bake the field itself
 #
-# Nothing forces a device to run a network. *Baked*, that is pruned and quantized to 8 bits, the field fits into a few
-# megabytes, and every pixel is still marched. It costs no training, only bytes, and arithmetic on the device (S25).
+# Nothing forces a device to run a network. *Baked*, the field is cut to what the crowd's cameras see, and every number
+# of it is rounded as coarsely as the pictures forgive: `bake` asks how much each matters (a diagonal Gauss-Newton
+# estimate over rays of the phones), and spends bits where they buy the most. It takes seconds and no training; every
+# pixel is still marched (S25, S43).
 
 # %%
-baked = bench.baked()
-by_baked = bench.renders(baked)
-score["baked field"] = cn.quality(by_baked, list(views.truths))
+cameras = scene.cameras[scene.train]
+ladder = {
+    tier.name: cn.bake(field, cameras=cameras, max_bytes=tier.max_bytes) for tier in TIERS if tier.max_bytes is not None
+}
+by_baked = {name: bench.renders(baked) for name, baked in ladder.items()}
 cn.figures.image_strip(
-    {"truth": views.truths[0], "student S: one pass": by_student[0], "baked field: marched": by_baked[0]},
+    {"truth": views.truths[0]} | {f"baked, {name}": shown[0] for name, shown in by_baked.items()},
     truth=views.truths[0],
-    notes={"baked field: marched": f"{baked.bytes / 1e6:.1f} MB"},
-    columns=3,
+    columns=2,
+)
+
+# %%
+kilobytes = {name: len(coded_baked(baked)) / 1e3 for name, baked in ladder.items()}
+score |= {f"baked, {name}": cn.quality(shown, list(views.truths)) for name, shown in by_baked.items()}
+cn.figures.table(
+    {
+        "model": f"baked, {name}",
+        "kB over the air": kilobytes[name],
+        "levels": len(baked.resolutions),
+        "rows kept": len(baked.values),
+        "PSNR to truth": score[f"baked, {name}"].psnr,
+        "below the teacher, dB": score["teacher"].psnr - score[f"baked, {name}"].psnr,
+    }
+    for name, baked in ladder.items()
 )
 
 # %% [markdown]
-# Two models of one scene with opposite strengths: a network of fixed, small cost a frame, and a table that keeps the
-# teacher's detail. Which of them serves a device is a matter of its chip, its memory and its link; [notebook
-# 6](06_fit_to_devices.ipynb) measures it.
+# ## For one block of seats
+#
+# A UE does not look from everywhere. A *view cell* holds the phones of one block of seats; whoever sits there needs
+# only what they see, so the same bytes show more of it (S39). Judged by the teacher, at one of the block's phones:
+
+# %%
+block = view_cell(cameras, cameras.positions.median(0).values, radius=6.0)
+smallest = TIERS[0]
+models = {
+    "teacher": field,
+    "for everybody": ladder[smallest.name],
+    "for this block": cn.bake(field, cameras=block, max_bytes=smallest.max_bytes),
+}
+seat = {name: bench.seen_from(model, block[:1]) for name, model in models.items()}
+to_teacher = {name: cn.psnr(picture, seat["teacher"]) for name, picture in seat.items() if name != "teacher"}
+print(f"{len(block)} of {len(cameras)} photos; " + ", ".join(f"{name} {db:.1f} dB" for name, db in to_teacher.items()))
+cn.figures.image_strip(seat, truth=seat["teacher"], columns=3)
+
+# %% [markdown]
+# [Notebook 6](06_fit_to_devices.ipynb) gives a UE a model of its block, and another one when it moves.
+#
+# Two kinds of models of one scene, of opposite strengths: a network of fixed, small cost a frame, and a table that
+# keeps the teacher's detail in few bytes and asks a processor that can march. Which of them serves a device is a matter
+# of its chip, its memory and its link; [notebook 6](06_fit_to_devices.ipynb) measures it.
 
 # %% tags=["check"]
-naive = cn.quality(bench.renders(untrained["S"].eval()), list(views.truths))
-assert score["student S"].psnr > naive.psnr + 1, "distillation has hardly changed the student"
-assert score["baked field"].psnr > score["teacher"].psnr - 1, "baking lost more than 1 dB"
+naive = cn.quality(bench.renders(untrained["ray_mlp S"].eval()), list(views.truths))
+assert all(score[name].psnr > naive.psnr + 1 for name in distilled), "distillation has hardly changed the students"
+assert all(kilobytes[tier.name] <= tier.max_bytes / 1e3 for tier in TIERS if tier.name in kilobytes)
+assert score["baked, 4MB"].psnr > score["teacher"].psnr - 1, "baking lost more than 1 dB"
 print(", ".join(f"{name} {each.psnr:.1f} dB" for name, each in score.items()))
 
 # %% [markdown]
-# The student is kept as `student.safetensors` in this preset's folder of `runs/`.
+# The students are kept in `students/` of this preset's folder of `runs/`.
 #
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
 #
-# **Exercise 1.** What does a frame of student S cost? Count the multiplications for one ray (every weight is used
-# once) and for a frame of 256 × 256; a phone's neural chip does some $10^{12}$ a second. How many frames would it
+# **Exercise 1.** What does a frame of the plain student cost? Count the multiplications for one ray (every weight is
+# used once) and for a frame of 256 × 256; a phone's neural chip does some $10^{12}$ a second. How many frames would it
 # have time for?
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
+student = distilled[plain].student
 a_ray = sum(weights.numel() for weights in student.parameters() if weights.ndim == 4)
-a_frame = a_ray * (256 // 8) ** 2
-print(f"{a_ray / 1e3:.0f} k for 8 x 8 pixels, {a_frame / 1e6:.0f} M a frame, {1e12 / a_frame:.0f} frames a second")
+a_frame = a_ray * (256 // student.cell) ** 2
+cells = f"{student.cell} x {student.cell}"
+print(f"{a_ray / 1e3:.0f} k for {cells} pixels, {a_frame / 1e6:.0f} M a frame, {1e12 / a_frame:.0f} frames a second")
 assert a_frame < 1e9
 
 # %% [markdown]
 # **Exercise 2.** What is each level of the grid worth? Bake the field with 1, 2, … levels and put bytes against dB.
-# Where would you stop for a device with 4 MB to spare?
+# Where would you stop for a device with 1 MB to spare? Then look at what `max_bytes=1_000_000` chose instead.
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 rates = []
 for levels in range(1, len(field.shape.resolutions) + 1):
     cut = cn.bake(field, levels=levels)
-    rates.append({"levels": levels, "MB": cut.bytes / 1e6, "dB": cn.psnr(bench.picture(cut), views.truths[0])})
-assert all(one["MB"] < more["MB"] for one, more in itertools.pairwise(rates))
+    size = len(coded_baked(cut)) / 1e6
+    rates.append({"levels": levels, "MB coded": size, "dB": cn.psnr(bench.picture(cut), views.truths[0])})
+assert all(one["MB coded"] < more["MB coded"] for one, more in itertools.pairwise(rates))
 assert rates[-1]["dB"] > rates[0]["dB"]
-cn.figures.table(rates)
+cn.figures.table(
+    [
+        *rates,
+        {"levels": "chosen", "MB coded": kilobytes["1MB"] / 1e3, "dB": cn.psnr(by_baked["1MB"][0], views.truths[0])},
+    ]
+)
 
 # %% [markdown]
-# **Exercise 3.** Is the student too small, or the time too short? Distil an XS, with a fifth of the numbers, for a
-# fifth of the time, and compare it with S against the teacher.
+# **Exercise 3.** Is a student too small, or the time too short? Give the second one a third of the time, and compare
+# it against the teacher with what the whole time gave.
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-smaller = cn.distil(
-    field,
-    scene,
-    size="XS",
-    seconds=bench.preset.distil_seconds / 5,
-    views=bench.preset.distil_views,
-    width=bench.preset.view_width,
-    height=bench.preset.view_height,
-    workspace=bench.root / "pseudo_views",
-)
-by_smaller = cn.quality(bench.renders(smaller.student), by_teacher)
-print(f"XS {by_smaller.psnr:.1f} dB to the teacher, S {imitation.psnr:.1f} dB")
-assert by_smaller.psnr > cn.quality(bench.renders(untrained["XS"].eval()), by_teacher).psnr
+hurried = bench.distilled(planes, seconds=bench.preset.distil_seconds / 3)
+by_hurried = cn.quality(bench.renders(hurried.student), pictures["teacher"]).psnr
+print(f"{planes}: {by_hurried:.1f} dB to the teacher in a third of the time, {imitation[planes]:.1f} in all of it")
+assert by_hurried > cn.quality(bench.renders(untrained["ray_mlp S"].eval()), pictures["teacher"]).psnr
 
 # %% [markdown]
 # **On to** [6 · Models that fit devices](06_fit_to_devices.ipynb).

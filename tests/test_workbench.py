@@ -10,6 +10,7 @@ from crowdnerf_lab.captures.exporting import write_transforms
 from crowdnerf_lab.contributors import contributors_in
 from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.light_fields.light_field import LightFieldError
 from crowdnerf_lab.light_fields.planes import planes_across
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.workbench import RUNS_VARIABLE, Workbench, open_workbench
@@ -79,10 +80,28 @@ def test_a_kept_field_and_student_are_taken_up_again(bench: Workbench):
     learned_from = {capture.ue for capture in bench.captures().captures}
     assert set(contributors_in(bench.keep_field(field)) or ()) == learned_from
     assert torch.equal(bench.field().table, field.table)
-    assert bench.baked().resolutions == (16, 32)
-    student = RayMLP(planes_across(bench.scene().cameras, bench.scene().bounds), "XS")
-    assert set(contributors_in(bench.keep_student(student)) or ()) == learned_from
-    assert torch.equal(bench.picture(bench.student()), bench.picture(student))
+    for name in ("ray_mlp XS", "plane_features XS", "light_slab XS"):
+        student = bench.untrained_student(name)
+        assert student.view_size == (bench.preset.view_width, bench.preset.view_height)
+        assert set(contributors_in(bench.keep_student(name, student)) or ()) == learned_from
+        assert torch.equal(bench.picture(bench.student(name)), bench.picture(student))
+
+
+def test_a_student_of_no_known_family_is_refused(bench: Workbench):
+    with pytest.raises(LightFieldError, match="ray_mlp, plane_features, light_slab"):
+        bench.untrained_student("gaussians S")
+
+
+def test_a_ladder_offers_every_student_coded_and_one_uncoded_to_compare_with(bench: Workbench):
+    bench.keep_field(small_field(bench))
+    for name in bench.preset.students:
+        bench.keep_student(name, bench.untrained_student(name))
+    ladder = bench.ladder()
+    rungs = bench.rungs(ladder)
+    assert set(rungs) <= set(ladder.candidates())
+    assert {rung.stored_as for rung in rungs} == {*bench.preset.formats, "baked"}
+    uncoded = {(rung.family, rung.stored_as) for rung in rungs if rung.coding == "none"}
+    assert uncoded == {(name.split()[0], "onnx_float32") for name in bench.preset.students} | {("baked_field", "baked")}
 
 
 def test_captures_of_ones_own_are_taken_in_and_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
