@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -30,7 +31,7 @@ from crowdnerf_lab.light_fields.light_field import LightField, images_of
 from crowdnerf_lab.light_fields.planes import planes_through
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.metrics import psnr_of_mse
-from crowdnerf_lab.pseudo_rays import HardWindows, Questions, answers, ask_cells, ask_windows
+from crowdnerf_lab.pseudo_rays import HardWindows, Questions, answers, ask_cells, ask_windows, trust_in_windows
 from crowdnerf_lab.pseudo_views import (
     PseudoViews,
     among,
@@ -41,6 +42,7 @@ from crowdnerf_lab.pseudo_views import (
 )
 from crowdnerf_lab.scene import PosedScene, check_trainable
 from crowdnerf_lab.training import Budget, FitRecord
+from crowdnerf_lab.uncertainty import Evidence, MarchedField
 from crowdnerf_lab.weights import below, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,7 @@ def distil(
     height: int = 240,
     seed: int = 0,
     cameras: Cameras | None = None,
+    evidence: Evidence | None = None,
     settings: DistilSettings | None = None,
     workspace: Path | None = None,
     checkpoint: Path | None = None,
@@ -130,7 +133,8 @@ def distil(
 
     size: of a RayMLP with cells of 8; student: an untrained light field of any other kind (a copy is trained). views:
     how many views' worth of pixels the teacher renders, width x height each, as windows of many more poses. cameras:
-    among which UEs will look, those of a seat block for instance; the scene's training photos if not given. workspace:
+    among which UEs will look, those of a seat block for instance; the scene's training photos if not given. evidence:
+    of the teacher, see gather_evidence; what it doubts then weighs less, see trust_in_windows. workspace:
     folder that keeps the teacher's views for the next call. checkpoint: file from which the same call goes on after a
     crash. threads: CPU threads of torch. Ctrl-C stops after the current step and returns what is there.
 
@@ -159,8 +163,13 @@ def distil(
         judged = judged[among(cameras, judged)]
     held_out = _held_out_views(teacher, judged, width, height, seed, settings)
     render_seconds = time.perf_counter() - started
-    state = _State(student, len(train), settings)
-    identity = _identity(train, student, seed, settings)
+    trust = None
+    if evidence is not None:
+        if not isinstance(teacher, MarchedField):
+            raise DistillationError(f"a {type(teacher).__name__} has no evidence of its own; leave `evidence` out")
+        trust = trust_in_windows(teacher, evidence, train.cameras)
+    state = _State(student, HardWindows(len(train), settings.hard_share, trust=trust), settings)
+    identity = _identity(train, student, state.hard.trust, seed, settings)
     if checkpoint is not None and Path(checkpoint).exists():
         _load_checkpoint(state, Path(checkpoint), identity)
     budget = Budget(seconds=seconds, steps=steps)
@@ -224,11 +233,11 @@ def _side(width: int, height: int, settings: DistilSettings) -> int:
 class _State:
     """All that changes while training, and all that a checkpoint holds."""
 
-    def __init__(self, untrained: LightField, windows: int, settings: DistilSettings) -> None:
+    def __init__(self, untrained: LightField, hard: HardWindows, settings: DistilSettings) -> None:
         self.student = copy.deepcopy(untrained)
         self.averaged = copy.deepcopy(untrained) if settings.averaging else self.student
         self.optimizer = torch.optim.Adam(self.student.parameters(), lr=settings.rate, betas=(0.9, 0.99), fused=True)
-        self.hard = HardWindows(windows, settings.hard_share)
+        self.hard = hard
         self.step, self.draws, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []
         self.history: list[FitRecord] = []
@@ -332,12 +341,14 @@ def _summary(scene: PosedScene, result: Distillation) -> str:
     )
 
 
-def _identity(views: PseudoViews, untrained: LightField, seed: int, settings: DistilSettings) -> str:
+def _identity(
+    views: PseudoViews, untrained: LightField, trust: NDArray[np.float64], seed: int, settings: DistilSettings
+) -> str:
     """What a checkpoint must have in common with the call that resumes it: teacher's views, student and settings."""
     digest = hashlib.sha256(json.dumps([untrained.architecture, seed, asdict(settings)]).encode())
     for tensor in untrained.state_dict().values():
         digest.update(tensor.detach().contiguous().numpy().tobytes())
-    for array in (views.images, views.offsets):
+    for array in (views.images, views.offsets, trust):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(views.cameras.camera_to_world.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -15,8 +15,17 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crowdnerf_lab.cameras import Cameras, pixel_grid
 from crowdnerf_lab.light_fields.light_field import LightField, cell_rays, rays_through_plane
 from crowdnerf_lab.pseudo_views import PseudoViews
+from crowdnerf_lab.rays import rays_through
+from crowdnerf_lab.rendering import RAYS_AT_ONCE
+from crowdnerf_lab.uncertainty import Evidence, MarchedField, uncertainty_of
+
+HARDEST = 4.0
+"""Windows further off than so many times the mean count as this hard: some rays cannot be learned."""
+TRUST_RAYS = 4
+"""Rays along a window's side that tell how far the teacher may be trusted there."""
 
 
 @dataclass(frozen=True)
@@ -115,39 +124,58 @@ def ask_windows(views: PseudoViews, window: NDArray[np.int64], weight: NDArray[n
     )
 
 
+@torch.no_grad()
+def trust_in_windows(teacher: MarchedField, evidence: Evidence, windows: Cameras) -> Float[Tensor, "n"]:
+    """Weights of windows, of mean 1, that fall with the squared error expected of the teacher there.
+
+    1 / (m + variance), m its median: inverse-variance weights (Kendall and Gal 2017) that do not blow up where the
+    teacher is sure. The variance is that of TRUST_RAYS x TRUST_RAYS rays, evenly over a window.
+    """
+    n, side = len(windows), int(windows.width[0])
+    pixels = pixel_grid(TRUST_RAYS, TRUST_RAYS) * (side / TRUST_RAYS)
+    index = torch.arange(n)[:, None, None].expand(n, TRUST_RAYS, TRUST_RAYS)
+    rays = rays_through(windows, index, pixels.expand(n, TRUST_RAYS, TRUST_RAYS, 2)).flattened()
+    pieces = [
+        uncertainty_of(teacher, evidence, rays[start : start + RAYS_AT_ONCE])[1].error
+        for start in range(0, len(rays.near), RAYS_AT_ONCE)
+    ]
+    variance = torch.cat(pieces).square().reshape(n, -1).mean(1)
+    weight = 1 / (variance.median() + variance)
+    return weight / weight.mean()
+
+
 class HardWindows:
     """How far the student is from each window, as a decaying mean, and draws that go where it is far.
 
     A window is drawn with probability (1 - share) / n + share min(e, HARDEST mean e) / sum, so that no window is drawn
-    less than 1 - share times as often as evenly, nor its questions weighted more than 1 / (1 - share).
+    less than 1 - share times as often as evenly, nor its questions weighted more than 1 / (1 - share) of its trust.
+    trust: weights of the windows in the loss, see trust_in_windows; all the same if not given.
     """
 
-    def __init__(self, windows: int, share: float) -> None:
+    def __init__(self, windows: int, share: float, *, trust: Float[Tensor, "n"] | None = None) -> None:
         self.share = share
+        self.trust = np.ones(windows) if trust is None else trust.double().numpy()
         self.error = torch.full((windows,), torch.nan)
 
     def draw(self, count: int, *, seed: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """`count` windows, and the weights of their questions, of mean 1 over even draws."""
+        """`count` windows, and the weights of their questions."""
         generator = np.random.Generator(np.random.Philox(key=seed))
         n = len(self.error)
         known = torch.isfinite(self.error)
         if self.share == 0 or not bool(known.any()):
-            return generator.integers(0, n, count), np.ones(count)
+            window = generator.integers(0, n, count)
+            return window, self.trust[window]
         mean = float(self.error[known].mean())
         expected = self.error.nan_to_num(nan=mean).clamp(max=HARDEST * mean).double().numpy() + 1e-12
         probability = (1 - self.share) / n + self.share * expected / expected.sum()
         cumulative = np.cumsum(probability)
         window = np.searchsorted(cumulative, generator.random(count) * cumulative[-1], side="right").clip(max=n - 1)
-        return window, 1 / (n * probability[window])
+        return window, self.trust[window] / (n * probability[window])
 
     def learn(self, window: Int[Tensor, "n"], error: Float[Tensor, "n"]) -> None:
         """Errors that were just seen in windows: half of what is known of a window is its latest error."""
         before = self.error[window]
         self.error[window] = torch.where(torch.isfinite(before), (before + error) / 2, error)
-
-
-HARDEST = 4.0
-"""Windows further off than so many times the mean count as this hard: some rays cannot be learned."""
 
 
 def _as_colour(images: NDArray[np.uint8]) -> Float[Tensor, "n 3 r c"]:

@@ -15,11 +15,13 @@ import torch
 
 from crowdnerf_lab import distillation
 from crowdnerf_lab.distillation import DistillationError, DistilSettings, distil
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.light_fields.planes import planes_across, planes_through
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene, SceneError
+from crowdnerf_lab.uncertainty import DIRECTIONS, Evidence, EvidenceSettings, gather_evidence
 from tests.toy_field import ToyField, toy_scene
 
 SIZE = {"size": "XS", "width": 48, "height": 40, "progress": False}
@@ -195,6 +197,25 @@ def test_other_ways_to_train_learn_too(scene: PosedScene, change: dict[str, floa
     settings = replace(SMALL, rays_per_step=128, **change)
     history = distil(ToyField(), scene, steps=120, views=24, settings=settings, **SIZE).history
     assert history[-1].held_out_psnr > history[0].held_out_psnr + 2
+
+
+def test_evidence_is_for_fields_that_can_tell_where_their_light_comes_from(scene: PosedScene) -> None:
+    cells = 8**3 + DIRECTIONS**3
+    evidence = Evidence(torch.zeros(cells), torch.zeros(cells), EvidenceSettings(cells=8))
+    with pytest.raises(DistillationError, match="a ToyField has no evidence"):
+        distil(ToyField(), scene, steps=1, views=1, evidence=evidence, settings=SMALL, **SIZE)
+
+
+def test_trust_changes_what_is_learned(scene: PosedScene) -> None:
+    """The field knows nothing, but of the windows that photos 0 to 3 see it is told more."""
+    teacher = SHGrid(scene.bounds, shape=SHGridShape(resolutions=(8, 16), log2_rows=12, occupancy_cells=16))
+    told = scene.with_split(scene.train[:4].tolist(), [])
+    evidence = gather_evidence(teacher, told, settings=EvidenceSettings(cells=8, rays=2000))
+    even, trusting = (
+        distil(teacher, scene, steps=3, views=4, evidence=known, settings=SMALL, **SIZE).student
+        for known in (None, evidence)
+    )
+    assert not torch.equal(weights(even), weights(trusting))
 
 
 def test_without_held_out_views_the_curve_has_no_quality(scene: PosedScene) -> None:

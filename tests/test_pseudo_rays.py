@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.light_fields.planes import planes_across
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
-from crowdnerf_lab.pseudo_rays import HARDEST, HardWindows, Questions, answers, ask_cells, ask_windows
+from crowdnerf_lab.pseudo_rays import HARDEST, HardWindows, Questions, answers, ask_cells, ask_windows, trust_in_windows
 from crowdnerf_lab.pseudo_views import PseudoViews, random_offsets, windows_of
 from crowdnerf_lab.scene import PosedScene
+from crowdnerf_lab.uncertainty import EvidenceSettings, gather_evidence
 from tests.toy_field import toy_scene
 
 
@@ -95,3 +97,25 @@ def test_what_is_known_of_a_window_follows_its_latest_errors() -> None:
         hard.learn(torch.tensor([1]), torch.tensor([0.1]))
     assert hard.error[1] == pytest.approx(0.1, abs=1e-3)
     assert hard.error[[0, 2]].isnan().all()
+
+
+def test_what_the_teacher_doubts_weighs_less(scene: PosedScene) -> None:
+    """A field that was asked by half of the photos only is trusted where they look, not where no photo looked."""
+    teacher = SHGrid(scene.bounds, shape=SHGridShape(resolutions=(8, 16), log2_rows=12, occupancy_cells=16))
+    told = scene.with_split(scene.train[:4].tolist(), [])
+    evidence = gather_evidence(teacher, told, settings=EvidenceSettings(cells=16, rays=4000, prior_error=2.0))
+    windows = windows_of(scene.cameras, 16, seed=0)
+    trust = trust_in_windows(teacher, evidence, windows)
+    assert trust.mean() == pytest.approx(1, abs=1e-5)
+    assert (trust > 0).all()
+    assert trust[:4].mean() > trust[8:].mean()
+
+
+def test_trust_weighs_even_and_uneven_draws() -> None:
+    trust = torch.linspace(0.5, 1.5, 100)
+    for share in (0.0, 0.5):
+        hard = HardWindows(100, share, trust=trust)
+        hard.learn(torch.arange(100), torch.linspace(0, 0.02, 100))
+        window, weight = hard.draw(200_000, seed=[0, 1])
+        seen = np.bincount(window, weights=weight, minlength=100) / len(window)
+        np.testing.assert_allclose(seen, trust.numpy() / 100, rtol=0.15)

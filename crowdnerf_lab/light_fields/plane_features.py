@@ -45,7 +45,7 @@ LAYOUTS = (
     Layout("S", points=12, columns=64, rows=48, channels=6),
     Layout("M", points=12, columns=128, rows=64, channels=8),
 )
-GAIN = 5.0
+GAIN = 10.0
 """Features are stored this much smaller than they are used, so that one step of Adam moves them this much further than
 the convolutions' weights: 0.2 dB in equal time."""
 
