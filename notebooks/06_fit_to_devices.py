@@ -114,7 +114,7 @@ cn.figures.pareto(cards, teacher_psnr=teacher.psnr)
 # small files that compute in float32.
 
 # %%
-of_student = [card for card in cards if (f"{card.family} {card.architecture}").startswith(lesson.split()[0])]
+of_student = [card for card in cards if card.family == lesson.split()[0]]
 plain = next(card for card in of_student if card.stored_as == "onnx_float32" and card.coding == "none")
 cn.figures.table(
     {
