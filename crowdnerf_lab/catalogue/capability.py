@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from crowdnerf_lab.devices.profile import DeviceProfile, Precision, Runtime
+from crowdnerf_lab.devices.profile import Compute, DeviceProfile, OperatingSystem, Precision, Runtime
 from crowdnerf_lab.findings import first_finding
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,15 @@ class Capability(BaseModel):
 
     memory_mb: what models may take while they run. position: where its viewer is, metres of the scene. relative_speed:
     how many times as fast as the machine of the cards it computes, by its own declaration; None: unknown, the cards'
-    own times stand in. busy: the share of its processor that other work takes. power_w: what it may spend on rendering.
-    battery_wh: what is left, to last for battery_hours.
+    own times stand in. busy: the share of its processor that other work takes. compute: what an operation costs its
+    processor; None: the cards' own estimates stand in. power_w: what it may spend on rendering. battery_wh: what is
+    left, to last for battery_hours.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Annotated[str, Field(pattern=rf"^{MAJOR}\.\d{{1,6}}$")] = f"{MAJOR}.{MINOR}"
+    operating_system: OperatingSystem | None = None
     runtimes: tuple[Runtime, ...] = ()
     precisions: tuple[Precision, ...] = ()
     relative_speed: Positive | None = None
@@ -40,6 +42,7 @@ class Capability(BaseModel):
     link_mbit_s: Positive
     rtt_ms: float = Field(ge=0, allow_inf_nan=False)
     position: tuple[float, float, float] | None = None
+    compute: Compute | None = None
     power_w: Positive | None = None
     battery_wh: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     battery_hours: Positive = 2.0
@@ -47,12 +50,16 @@ class Capability(BaseModel):
     @classmethod
     def from_profile(cls, profile: DeviceProfile) -> "Capability":
         """What a device of this class would say, at rest and with a full battery."""
+        systems = profile.operating_systems
         return cls(
+            operating_system=systems[0] if len(systems) == 1 else None,
             runtimes=profile.runtimes,
             precisions=profile.precisions,
             memory_mb=profile.memory_mb,
             link_mbit_s=profile.link_mbit_s,
             rtt_ms=profile.rtt_ms,
+            compute=profile.compute,
+            power_w=profile.frame_joules / (profile.frame_ms / 1e3),
             battery_wh=profile.battery_wh,
         )
 

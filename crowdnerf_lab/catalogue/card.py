@@ -248,6 +248,7 @@ MEASURED = (
     "bytes_float32",
     "parameters",
     "flops",
+    "bytes_moved",
     "peak_memory_mb",
     "energy",
     "cold_start_ms",

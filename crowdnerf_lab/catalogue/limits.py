@@ -7,14 +7,14 @@ from typing import Literal
 
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Kind, ModelCard
-from crowdnerf_lab.devices.profile import Runtime
+from crowdnerf_lab.devices.profile import SYSTEMS_OF_RUNTIME, Runtime
 
 RUNTIME_OF: dict[Kind, Runtime] = {"light_field": "onnxruntime", "baked_field": "numba"}
 """What a UE needs to run each kind of model."""
 WORKING_SET = 4
 """Memory of a model whose peak was not measured, in multiples of its uncoded file (float32 weights, activations)."""
-FRAMES_A_SECOND = 30.0
-"""At which a view is drawn again, where a target does not say."""
+FRAMES_A_SECOND, MOST_FRAMES_A_SECOND = 30.0, 60.0
+"""How often a view is drawn again: where a target does not say, and at most, however little time a frame may take."""
 
 Task = Literal["novel_view", "enhanced_view", "preview"]
 """What the UE wants to do with a model; `DEMANDS` says what each takes."""
@@ -26,7 +26,7 @@ class Target:
 
     max_bytes: of the download. max_ms: median time of a frame. max_download_s: time until the model has arrived over
     the UE's link. min_psnr, min_ssim: against held-out photos, PSNR in dB. within_db: of the event's best model.
-    frames_per_s: how often it draws, which turns power into energy of a frame.
+    frames_per_s: how often it draws, which turns power into energy of a frame; None: as max_ms suggests.
     """
 
     max_bytes: int | None = None
@@ -35,7 +35,14 @@ class Target:
     min_psnr: float | None = None
     min_ssim: float | None = None
     within_db: float | None = None
-    frames_per_s: float = FRAMES_A_SECOND
+    frames_per_s: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Frames a second that power has to suffice for."""
+        if self.frames_per_s is not None or self.max_ms is None:
+            return self.frames_per_s or FRAMES_A_SECOND
+        return min(1e3 / self.max_ms, MOST_FRAMES_A_SECOND)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,15 @@ def frame_ms(card: ModelCard, capability: Capability) -> float:
     return card.latency.median_ms * _slowdown(capability)
 
 
+def frame_mj(card: ModelCard, capability: Capability) -> float | None:
+    """Estimated energy of a frame: of the UE's processor where it says what that spends, else what the card assumes.
+    None where neither is known."""
+    compute, flops, moved = capability.compute, card.flops, card.bytes_moved
+    if compute is None or flops is None or moved is None or card.computes_in not in compute.picojoule_per_op:
+        return None if card.energy is None else card.energy.frame_mj
+    return compute.frame_mj(flops=flops, bytes_moved=moved, precision=card.computes_in)
+
+
 def download_seconds(size: int, capability: Capability) -> float:
     """Time until `size` bytes have arrived: one round trip to ask, then the link's rate."""
     return capability.rtt_ms / 1e3 + 8 * size / (capability.link_mbit_s * 1e6)
@@ -136,9 +152,12 @@ def _cannot_run(card: ModelCard, capability: Capability, demand: Demand, task: T
     if card.kind not in demand.kinds:
         kinds = " or ".join(demand.kinds)
         yield Miss("task", math.inf, f"is a {card.kind}, and {task} takes a {kinds}")
+    system, systems = capability.operating_system, SYSTEMS_OF_RUNTIME.get(runtime)
     if runtime not in capability.runtimes:
         has = ", ".join(capability.runtimes) or "no runtime"
         yield Miss("runtime", math.inf, f"needs {runtime}, the UE has {has}")
+    elif system is not None and systems is not None and system not in systems:
+        yield Miss("runtime", math.inf, f"needs {runtime}, which does not exist on {system}")
     if card.computes_in not in capability.precisions:
         has = ", ".join(capability.precisions) or "nothing"
         yield Miss("precision", math.inf, f"computes in {card.computes_in}, the UE in {has}")
@@ -187,8 +206,9 @@ def _exceeded(card: ModelCard, capability: Capability, target: Target, demand: D
         ),
         ("latency", milliseconds, max_ms, f"{milliseconds:.1f} ms a frame, more than {max_ms or 0:.1f}{proxy}"),
     ]
-    if card.energy is not None and capability.watts is not None:
-        spent, allowed = card.energy.frame_mj, 1e3 * capability.watts / target.frames_per_s
+    spent = frame_mj(card, capability)
+    if spent is not None and capability.watts is not None:
+        allowed = 1e3 * capability.watts / target.rate
         says = f"about {spent:.2g} mJ a frame, more than the {allowed:.2g} that {capability.watts:.2g} W allow"
         amounts.append(("energy", spent, allowed, says))
     for constraint, value, limit, says in amounts:

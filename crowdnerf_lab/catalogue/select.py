@@ -47,7 +47,7 @@ Trigger = Literal["place", "energy", "processor", "memory", "models"]
 FIELDS_OF_TRIGGER: Mapping[Trigger, tuple[str, ...]] = {
     "place": ("position", "link_mbit_s", "rtt_ms"),
     "energy": ("power_w", "battery_wh", "battery_hours"),
-    "processor": ("runtimes", "precisions", "relative_speed", "busy"),
+    "processor": ("operating_system", "runtimes", "precisions", "relative_speed", "busy", "compute"),
     "memory": ("memory_mb",),
 }
 """What of a capability changes with each of the UE's circumstances; "models" is a change of the catalogue instead."""

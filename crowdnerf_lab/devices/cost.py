@@ -244,7 +244,7 @@ def energy_of(profile: DeviceProfile, work: Work, *, precision: Precision) -> En
     compute = _compute_of(profile, precision)
     per_op, per_byte = compute.picojoule_per_op[precision], compute.picojoule_per_byte
     return Energy(
-        frame_mj=(work.flops * per_op + work.bytes_moved * per_byte) * 1e-9,
+        frame_mj=compute.frame_mj(flops=work.flops, bytes_moved=work.bytes_moved, precision=precision),
         assumption=f"estimated, not measured: {per_op:g} pJ an operation in {precision} and {per_byte:g} pJ a byte "
         f"moved, as assumed for {compute.processor} ({profile.name}), nothing cached",
     )

@@ -67,6 +67,10 @@ class Compute(BaseModel):
     picojoule_per_byte: Positive = Field(ge=1, le=10_000)
     source: str = Field(min_length=20, description="where the numbers come from")
 
+    def frame_mj(self, *, flops: float, bytes_moved: float, precision: Precision) -> float:
+        """Millijoules that the declared energies of an operation and of a byte make of a frame."""
+        return (flops * self.picojoule_per_op[precision] + bytes_moved * self.picojoule_per_byte) * 1e-9
+
     @model_validator(mode="after")
     def _hangs_together(self) -> "Compute":
         if set(self.picojoule_per_op) != set(self.peak_gops):

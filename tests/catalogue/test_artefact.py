@@ -11,12 +11,12 @@ from crowdnerf_lab.catalogue.artefact import Artefact, ArtefactError, card_files
 from crowdnerf_lab.catalogue.verification import CARD
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.network.ue import load_artefact
-from tests.toy_artefacts import fitted, small_profile
+from tests.toy_catalogue import toy_graph, write_toy_artefact
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
-    return fitted(small_profile("ar_glasses"), tmp_path_factory.mktemp("published"))[0]
+    return write_toy_artefact(tmp_path_factory.mktemp("published"), content=toy_graph(padding=5000))
 
 
 @pytest.fixture
