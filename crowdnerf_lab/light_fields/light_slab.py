@@ -75,7 +75,7 @@ class TwoPlanes:
     half_sizes: Float[Tensor, "2 2"]
 
 
-def slab_through(seen: SeenSurfaces, *, near: float = 0.15, far: float = 0.8) -> TwoPlanes:
+def slab_through(seen: SeenSurfaces, *, near: float = 0.3, far: float = 0.9) -> TwoPlanes:
     """Planes across the rays' mean direction, at the quantiles near and far of the depths along it.
 
     Raises LightFieldError for rays that go every way.
@@ -213,13 +213,14 @@ class LightSlab(nn.Module):
         places = places.transpose(0, 1).reshape(len(PAIRS), n * rows, columns, 2)
         count = len(SIZES[self.size].resolutions)
         looked_up = [
-            grid_sample(GAIN * planes, places, padding_mode="border", align_corners=True)
+            grid_sample(planes, places, padding_mode="border", align_corners=True)
             .reshape(-1, n, rows, columns)
             .transpose(0, 1)
             for planes in list(self.feature_planes)[slab * count : (slab + 1) * count]
         ]
+        features = GAIN * torch.cat(looked_up, dim=1)
         octaves = [coordinates * 2.0**octave for octave in range(SIZES[self.size].frequencies)]
-        return torch.cat([*looked_up, coordinates, *map(torch.sin, octaves), *map(torch.cos, octaves)], dim=1)
+        return torch.cat([features, coordinates, *map(torch.sin, octaves), *map(torch.cos, octaves)], dim=1)
 
     def facing(self, directions: Float[Tensor, "n 3 r c"]) -> Bool[Tensor, "n slabs r c"]:
         """The slab that each ray belongs to: the one whose normal it goes along the most."""
