@@ -5,26 +5,28 @@ field can be the student. It can be interrupted, killed and resumed; with a step
 the number of threads alone.
 """
 
-import copy
-import hashlib
-import json
 import logging
 import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from crowdnerf_lab.cameras import Cameras
+from crowdnerf_lab.distillation_state import (
+    DistillationError,
+    DistillationState,
+    DistilSettings,
+    identity_of,
+    load_checkpoint,
+    save_checkpoint,
+)
 from crowdnerf_lab.fields.field import RadianceField
 from crowdnerf_lab.interrupts import interrupts
 from crowdnerf_lab.light_fields.light_field import LightField, images_of
@@ -43,11 +45,9 @@ from crowdnerf_lab.pseudo_views import (
 from crowdnerf_lab.scene import PosedScene, check_trainable
 from crowdnerf_lab.training import Budget, FitRecord
 from crowdnerf_lab.uncertainty import Evidence, MarchedField
-from crowdnerf_lab.weights import below, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_FORMAT = "crowdnerf_lab.distillation/2"
 LARGEST_CELL = 8
 """Pixels; windows hold whole cells of this size, so that students with other cells share the teacher's views."""
 RECORDS = 12
@@ -56,36 +56,6 @@ STEPS_AT_ONCE = 16
 """Steps whose questions are drawn together."""
 HELD_OUT_WINDOWS = 96
 """Windows of held-out views, never trained on, that the training curve is measured with."""
-
-
-class DistillationError(RuntimeError):
-    """Distillation that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class DistilSettings:
-    """How a student is distilled.
-
-    window: side in pixels of a pseudo view's window, cut to a multiple of the student's cell. margin, angle: how far
-    pseudo views stray from the captured poses, see poses_between. sparsity: the teacher renders one pixel of every
-    block of so many squared. rays_per_step: rays asked of the student in a step, one a cell. rate: Adam's step size at
-    its highest, after warm_steps; it falls along a cosine to rate_end of that. hard_share: of the draws that go where
-    the student is still far off, see HardWindows. averaging: decay a step of the running mean of the weights, which is
-    what is returned (Polyak and Juditsky 1992); 0 returns the last weights. precision: 'bf16' computes convolutions in
-    bfloat16, for processors that do so faster.
-    """
-
-    window: int = 32
-    margin: float = 0.1
-    angle: float = 0.04
-    sparsity: int = 2
-    rays_per_step: int = 512
-    rate: float = 3e-3
-    rate_end: float = 0.02
-    warm_steps: int = 50
-    hard_share: float = 0.0
-    averaging: float = 0.998
-    precision: Literal["float32", "bf16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -168,16 +138,16 @@ def distil(
         if not isinstance(teacher, MarchedField):
             raise DistillationError(f"a {type(teacher).__name__} has no evidence of its own; leave `evidence` out")
         trust = trust_in_windows(teacher, evidence, train.cameras)
-    state = _State(student, HardWindows(len(train), settings.hard_share, trust=trust), settings)
-    identity = _identity(train, student, state.hard.trust, seed, settings)
+    state = DistillationState(student, HardWindows(len(train), settings.hard_share, trust=trust), settings)
+    identity = identity_of(train, student, state.hard.trust, seed, settings)
     if checkpoint is not None and Path(checkpoint).exists():
-        _load_checkpoint(state, Path(checkpoint), identity)
+        load_checkpoint(state, Path(checkpoint), identity)
     budget = Budget(seconds=seconds, steps=steps)
     with _threads(threads), interrupts() as interrupted:
         for used in _training(state, train, budget, seed, settings, interrupted, progress):
             _record(state, held_out)
             if checkpoint is not None:
-                _save_checkpoint(state, Path(checkpoint), identity)
+                save_checkpoint(state, Path(checkpoint), identity)
             log.debug("distilling, %.0f %%: %s", 100 * used, state.history[-1])
     state.averaged.eval()
     result = Distillation(
@@ -230,21 +200,8 @@ def _side(width: int, height: int, settings: DistilSettings) -> int:
     return side
 
 
-class _State:
-    """All that changes while training, and all that a checkpoint holds."""
-
-    def __init__(self, untrained: LightField, hard: HardWindows, settings: DistilSettings) -> None:
-        self.student = copy.deepcopy(untrained)
-        self.averaged = copy.deepcopy(untrained) if settings.averaging else self.student
-        self.optimizer = torch.optim.Adam(self.student.parameters(), lr=settings.rate, betas=(0.9, 0.99), fused=True)
-        self.hard = hard
-        self.step, self.draws, self.seconds = 0, 0, 0.0
-        self.losses: list[float] = []
-        self.history: list[FitRecord] = []
-
-
 def _training(
-    state: _State,
+    state: DistillationState,
     views: PseudoViews,
     budget: Budget,
     seed: int,
@@ -273,7 +230,7 @@ def _training(
         yield used
 
 
-def _draw(state: _State, views: PseudoViews, seed: int, settings: DistilSettings) -> Iterator[Questions]:
+def _draw(state: DistillationState, views: PseudoViews, seed: int, settings: DistilSettings) -> Iterator[Questions]:
     """Questions of some steps. Every draw has streams of its own: resuming needs no generator state."""
     first, second = [seed, 2 * state.draws], [seed, 2 * state.draws + 1]
     state.draws += 1
@@ -287,7 +244,7 @@ def _draw(state: _State, views: PseudoViews, seed: int, settings: DistilSettings
     return ask_windows(views, window, weight, cell=cell).in_steps(a_step)
 
 
-def _train_step(state: _State, questions: Questions, used: float, settings: DistilSettings) -> None:
+def _train_step(state: DistillationState, questions: Questions, used: float, settings: DistilSettings) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
         shown = answers(state.student, questions)
     error = (shown.float() - questions.colour).square().mean((1, 2, 3))
@@ -302,20 +259,12 @@ def _train_step(state: _State, questions: Questions, used: float, settings: Dist
     if settings.hard_share:
         state.hard.learn(questions.window, error.detach())
     if settings.averaging:
-        _average(state, settings.averaging)
+        state.average(settings.averaging)
     state.losses.append(float(loss.detach()))
 
 
 @torch.no_grad()
-def _average(state: _State, decay: float) -> None:
-    """Move the running mean towards the weights, faster while there are few steps to average over."""
-    decay = min(decay, (1 + state.step) / (10 + state.step))
-    for mean, latest in zip(state.averaged.parameters(), state.student.parameters(), strict=True):
-        mean.lerp_(latest, 1 - decay)
-
-
-@torch.no_grad()
-def _record(state: _State, held_out: PseudoViews | None) -> None:
+def _record(state: DistillationState, held_out: PseudoViews | None) -> None:
     loss = float(np.mean(state.losses))
     state.losses.clear()
     if not math.isfinite(loss):
@@ -339,55 +288,6 @@ def _summary(scene: PosedScene, result: Distillation) -> str:
         f"distil {result.student.size} from {scene.name}: {last.step} steps in {last.seconds:.1f} s{stopped}, "
         f"teacher's views in {result.render_seconds:.1f} s{quality}"
     )
-
-
-def _identity(
-    views: PseudoViews, untrained: LightField, trust: NDArray[np.float64], seed: int, settings: DistilSettings
-) -> str:
-    """What a checkpoint must have in common with the call that resumes it: teacher's views, student and settings."""
-    digest = hashlib.sha256(json.dumps([untrained.architecture, seed, asdict(settings)]).encode())
-    for tensor in untrained.state_dict().values():
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    for array in (views.images, views.offsets, trust):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(views.cameras.camera_to_world.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
-    moments = state.optimizer.state_dict()["state"]
-    tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
-    tensors |= {f"averaged.{name}": value for name, value in state.averaged.state_dict().items()}
-    tensors["hard"] = state.hard.error
-    tensors |= {f"adam.{i}.{name}": value for i, entry in moments.items() for name, value in entry.items()}
-    counters = {
-        "step": state.step,
-        "draws": state.draws,
-        "seconds": state.seconds,
-        "history": [asdict(record) for record in state.history],
-    }
-    write_tensors(
-        path, tensors, kind=CHECKPOINT_FORMAT, header={"identity": identity, "counters": json.dumps(counters)}
-    )
-
-
-def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
-    tensors, header = read_tensors(path, kind=CHECKPOINT_FORMAT)
-    if header["identity"] != identity:
-        raise DistillationError(
-            f"checkpoint {path} belongs to another teacher, other settings or another seed; delete it or choose another"
-        )
-    counters = json.loads(header["counters"])
-    state.student.load_state_dict(below("student.", tensors))
-    state.averaged.load_state_dict(below("averaged.", tensors))
-    state.hard.error = tensors["hard"]
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in below("adam.", tensors).items():
-        index, key = name.split(".")
-        moments.setdefault(int(index), {})[key] = value
-    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
-    state.step, state.draws, state.seconds = counters["step"], counters["draws"], counters["seconds"]
-    state.history = [FitRecord(**record) for record in counters["history"]]
 
 
 @contextmanager

@@ -112,6 +112,15 @@ def test_after_kill_9_it_resumes_to_the_same_bits(scene: PosedScene, tmp_path: P
     assert [record.step for record in resumed.history] == [record.step for record in whole.history]
 
 
+def test_without_averaging_a_checkpoint_goes_on_too(scene: PosedScene, tmp_path: Path) -> None:
+    settings = replace(SMALL, averaging=0.0)
+    arguments = {"views": 2, "settings": settings, "checkpoint": tmp_path / "c", **SIZE}
+    distil(ToyField(), scene, steps=12, **arguments)
+    longer = distil(ToyField(), scene, steps=24, **arguments)
+    assert [record.step for record in longer.history][:12] == list(range(1, 13))
+    assert longer.history[-1].step == 24
+
+
 def test_a_checkpoint_of_something_else_is_refused(scene: PosedScene, tmp_path: Path) -> None:
     arguments = {"views": 2, "settings": SMALL, "checkpoint": tmp_path / "c", **SIZE}
     distil(ToyField(), scene, steps=2, **arguments)
@@ -122,7 +131,7 @@ def test_a_checkpoint_of_something_else_is_refused(scene: PosedScene, tmp_path: 
 def test_ctrl_c_returns_what_is_there(scene: PosedScene, monkeypatch: pytest.MonkeyPatch) -> None:
     train_step = distillation._train_step
 
-    def interrupted_at_five(state: distillation._State, *rest: object) -> None:
+    def interrupted_at_five(state: distillation.DistillationState, *rest: object) -> None:
         if state.step == 4:
             os.kill(os.getpid(), signal.SIGINT)
         train_step(state, *rest)
