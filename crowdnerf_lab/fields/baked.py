@@ -9,26 +9,23 @@ A UE loads and renders with numpy and numba alone, so shapes stand in the docstr
 
 import json
 import math
-import struct
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
 
+from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
+from crowdnerf_lab.fields.brick_textures import BrickTextures, textures_of
 from crowdnerf_lab.fields.bricks import MAX_BRICKS, Bricks, build_bricks, building_memory
-from crowdnerf_lab.files import write_bytes
 from crowdnerf_lab.kernels import bricks_cpu
 
 FORMAT = "crowdnerf_lab.baked_field/2"
-MAX_HEADER_BYTES = 1 << 20
 NUMBERS_OF_DEGREE = (4, 13)
 """Numbers a row at SH degree 0 and 1: log density and three colours of 1 or 4 coefficients."""
-_DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
 
 
 class BakedFieldError(ValueError):
@@ -157,6 +154,20 @@ class BakedField:
             densities=self.densities,
         )
 
+    def textures(self) -> BrickTextures:
+        """The field as a WebGL2 fragment shader marches it. Raises BrickTexturesError when they are too large."""
+        return textures_of(
+            self.bricks,
+            centre=self.centre,
+            half_size=self.half_size,
+            background=self.background,
+            near=self.near,
+            far=self.far,
+            steps=self.steps,
+            refine=self.refine,
+            finest=self.finest,
+        )
+
     @property
     def memory(self) -> int:
         """Bytes in memory while rendering: the stored arrays and the bricks (which this builds)."""
@@ -173,12 +184,15 @@ class BakedField:
         """Write the field as one safetensors file (atomically)."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         numbers = {name: getattr(self, name) for name in _NUMBERS}
-        return write_bytes(Path(path), _safetensors(arrays, {"format": FORMAT, "numbers": json.dumps(numbers)}))
+        return write_arrays(Path(path), arrays, {"format": FORMAT, "numbers": json.dumps(numbers)})
 
     @staticmethod
     def load(path: Path) -> "BakedField":
         """Read what `save` wrote. Raises BakedFieldError when the file is truncated, inconsistent or something else."""
-        arrays, meta = _read_safetensors(Path(path))
+        try:
+            arrays, meta = read_arrays(Path(path))
+        except ValueError as error:
+            raise BakedFieldError(str(error)) from error
         if meta.get("format") != FORMAT:
             raise BakedFieldError(f"{path} holds {meta.get('format')!r}, not {FORMAT!r}; fetch the right file")
         try:
@@ -233,32 +247,3 @@ def check_consistent(field: BakedField) -> None:
         raise ValueError(f"near {field.near}, far {field.far}, steps {field.steps} or a scale is out of range")
     if not (0 <= field.refine <= 4096 and 1 <= field.finest <= 4096):
         raise ValueError(f"refine {field.refine} or finest {field.finest} is out of range")
-
-
-def _safetensors(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> bytes:
-    from safetensors.numpy import save  # a UE only reads
-
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """A safetensors file as arrays, with numpy alone (8 bytes of length, a JSON header, then the arrays)."""
-    content = path.read_bytes()
-    try:
-        (length,) = struct.unpack_from("<Q", content)
-        if length > min(MAX_HEADER_BYTES, len(content) - 8):
-            raise ValueError(f"its header claims {length} bytes")
-        header = json.loads(content[8 : 8 + length])
-        body = memoryview(content)[8 + length :]
-        meta = header.pop("__metadata__", {})
-        arrays = {name: _array_of(body, entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise BakedFieldError(f"{path} is truncated or no safetensors file: {error}; fetch it again") from error
-    return arrays, meta
-
-
-def _array_of(body: memoryview, entry: dict[str, Any]) -> np.ndarray:
-    first, last = entry["data_offsets"]
-    if not 0 <= first <= last <= len(body):
-        raise ValueError(f"an array ends at byte {last} of {len(body)}")
-    return np.frombuffer(body[first:last], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()

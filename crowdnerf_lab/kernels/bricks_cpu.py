@@ -225,6 +225,23 @@ def bent(x, y, z):
 
 @_jit
 @no_type_check
+def clear(x, y, z, reach, size):
+    """How far, in box units along the axis on which it is fastest, a ray at (x, y, z) moves less than `reach` cells of
+    `size` in the contracted cube (-2, 2).
+
+    Inside the box a cell is a cell. Outside, no bent coordinate moves more than twice as fast as the world's largest,
+    until another axis becomes the largest: there the contraction jumps, so nobody leaps across.
+    """
+    x, y, z = abs(x), abs(y), abs(z)
+    largest = max(x, max(y, z))
+    if largest <= _ONE:
+        return min(reach * size, _ONE - largest)
+    second = max(min(x, y), min(max(x, y), z))
+    return _HALF * min(reach * size, largest - second)
+
+
+@_jit
+@no_type_check
 def decayed(x):
     """exp(-x) for x > -1024 as (1 - x / 1024)^1024: off by at most 3e-4, and no call in the inner loop."""
     y = max(_ONE - x * np.float32(1 / 1024), _ZERO)
@@ -297,8 +314,7 @@ def march_rows(
             basis[4 + c] = SH1 * wx * units[4 + c]
             basis[8 + c] = SH1 * wy * units[8 + c]
             basis[12 + c] = SH1 * wz * units[12 + c]
-        # No coordinate of the contracted cube moves faster than twice the largest of d.
-        a_cell = _HALF * size / max(abs(dx), max(abs(dy), abs(dz)))
+        a_unit = _ONE / max(abs(dx), max(abs(dy), abs(dz)))
         reached = expected = _ONE
         red = green = blue = depth = opacity = _ZERO
         k = 0
@@ -313,7 +329,8 @@ def march_rows(
             word = words[np.uint64((ix * cells + iy) * cells + iz)]
             k += 1
             if not word >> KIND_SHIFT & 3:
-                end = m + (np.float32(word >> BYTE_SHIFT) - _ONE) * a_cell
+                free = clear(ox + dx * m, oy + dy * m, oz + dz * m, np.float32(word >> BYTE_SHIFT) - _ONE, size)
+                end = m + free * a_unit
                 while k < steps and starts[k] * middle < end:
                     k += 1
                 continue

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import look_at, pinhole
-from crowdnerf_lab.fields.baked import BakedField, BakedFieldError
+from crowdnerf_lab.fields.baked import BakedField, BakedFieldError, BakedImage, check_consistent, densities_of
 from crowdnerf_lab.fields.baking import bake, quantized_rows
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.metrics import psnr
@@ -42,16 +43,19 @@ def cameras():
     return pinhole(look_at(eye, torch.zeros_like(eye)), torch.full((2,), 50.0), width=40, height=32)
 
 
-def image_of(baked: BakedField, cameras, index: int) -> torch.Tensor:
-    image = baked.render_image(
+def drawn(baked: BakedField, cameras, index: int, *, threads: int | None = 1) -> BakedImage:
+    return baked.render_image(
         cameras.camera_to_world[index].numpy(),
         tuple(cameras.focal[index].tolist()),
         centre=tuple(cameras.centre[index].tolist()),
         width=40,
         height=32,
-        threads=1,
+        threads=threads,
     )
-    return torch.from_numpy(image.colour)
+
+
+def image_of(baked: BakedField, cameras, index: int) -> torch.Tensor:
+    return torch.from_numpy(drawn(baked, cameras, index).colour)
 
 
 @pytest.mark.row("S43", "S48")
@@ -61,6 +65,98 @@ def test_eight_bits_look_like_the_teacher_and_weigh_less(field: SHGrid, cameras)
         teacher = render_view(field, cameras, index).colour
         assert psnr(image_of(baked, cameras, index), teacher) > 40
     assert baked.bytes < 0.3 * field.table.numel() * 4
+
+
+def unbaked(baked: BakedField, shape: SHGridShape) -> SHGrid:
+    """The oracle: an SH grid that holds a baked field's rows as floats, marched by the teacher's own kernels."""
+    box = Bounds(centre=torch.from_numpy(baked.centre), half_size=torch.from_numpy(baked.half_size))
+    resolutions, cells = baked.resolutions, baked.occupancy_cells
+    grid = SHGrid(box, shape=replace(shape, resolutions=resolutions, refine=baked.refine, steps=baked.steps))
+    kept = np.unpackbits(baked.kept, count=len(grid.table)).astype(bool)
+    scale = np.repeat(baked.scales, kept.reshape(len(resolutions), -1).sum(1), axis=0)
+    columns = [0, 1, 5, 9] if baked.sh_degree == 0 else list(range(13))
+    rows = np.zeros((len(grid.table), 16), np.float32)
+    rows[np.flatnonzero(kept)[:, None], columns] = baked.values * scale
+    grid.table.data.copy_(torch.from_numpy(rows))
+    occupied = np.unpackbits(baked.occupied, count=cells**3, bitorder="little").astype(bool)
+    density = np.zeros(cells**3, np.float32)
+    density[occupied] = densities_of(baked.densities)
+    grid.occupied.copy_(torch.from_numpy(occupied.reshape(cells, cells, cells)))
+    grid.density_of_cell.copy_(torch.from_numpy(density.reshape(cells, cells, cells)))
+    grid.background.data.copy_(torch.from_numpy(np.log(baked.background / (1 - baked.background))))
+    return grid
+
+
+def as_it_is(baked: BakedField) -> BakedField:
+    return baked
+
+
+def without_a_level(baked: BakedField) -> BakedField:
+    """The middle level keeps no row, as in a progressive file cut short."""
+    kept = np.unpackbits(baked.kept).astype(bool)
+    level = np.flatnonzero(kept) // baked.rows
+    kept[baked.rows : 2 * baked.rows] = False
+    return replace(baked, kept=np.packbits(kept), values=baked.values[level != 1])
+
+
+def of_degree_0(baked: BakedField) -> BakedField:
+    columns = [0, 1, 5, 9]
+    return replace(baked, values=baked.values[:, columns], scales=baked.scales[:, columns])
+
+
+def without_rows(baked: BakedField) -> BakedField:
+    return replace(baked, kept=np.zeros_like(baked.kept), values=baked.values[:0])
+
+
+def empty(baked: BakedField) -> BakedField:
+    return replace(baked, occupied=np.zeros_like(baked.occupied), densities=baked.densities[:0])
+
+
+def with_zeros(baked: BakedField) -> BakedField:
+    return replace(baked, values=np.where(np.arange(len(baked.values))[:, None] % 3 == 0, 0, baked.values))
+
+
+@pytest.mark.parametrize("form", [as_it_is, without_a_level, of_degree_0, without_rows, with_zeros, empty])
+def test_bricks_show_what_the_rows_say(field: SHGrid, cameras, form) -> None:
+    baked = form(bake(field))
+    check_consistent(baked)
+    oracle = unbaked(baked, field.shape)
+    for index in range(2):
+        expected = render_view(oracle, cameras, index).colour
+        assert psnr(image_of(baked, cameras, index), expected) > 50
+
+
+@pytest.mark.parametrize("cut", [{"levels": 1}, {"levels": 2}])
+def test_fields_cut_to_fewer_levels_show_what_their_rows_say(field: SHGrid, cameras, cut: dict) -> None:
+    baked = bake(field, **cut)
+    assert psnr(image_of(baked, cameras, 0), render_view(unbaked(baked, field.shape), cameras, 0).colour) > 50
+
+
+def test_depth_and_opacity_are_the_teachers(field: SHGrid, cameras) -> None:
+    baked = bake(field)
+    expected = render_view(unbaked(baked, field.shape), cameras, 0)
+    image = drawn(baked, cameras, 0)
+    solid = expected.opacity > 0.5
+    assert 0.02 < solid.float().mean() < 0.98
+    torch.testing.assert_close(torch.from_numpy(image.opacity), expected.opacity, atol=0.02, rtol=0)
+    found = torch.from_numpy(image.depth)[solid]
+    apart = (found - (expected.depth / expected.opacity)[solid]).abs()
+    assert (apart < 0.02).float().mean() > 0.995
+    assert apart.max() < 0.5
+
+
+@pytest.mark.parametrize("threads", [None, 2, 3])
+def test_threads_draw_the_same_picture(field: SHGrid, cameras, threads: int | None) -> None:
+    baked = bake(field)
+    alone, together = drawn(baked, cameras, 0), drawn(baked, cameras, 0, threads=threads)
+    assert np.array_equal(alone.colour, together.colour)
+    assert np.array_equal(alone.depth, together.depth)
+
+
+def test_memory_counts_the_bricks(field: SHGrid) -> None:
+    baked = bake(field)
+    assert baked.memory == baked.bytes + baked.bricks.words.nbytes + baked.bricks.texels.nbytes
+    assert bake(field, levels=1).memory <= baked.memory < baked.peak_memory
 
 
 @pytest.mark.row("S50")
@@ -120,10 +216,11 @@ def test_truncated_file_is_refused(field: SHGrid, tmp_path: Path, keep: int) -> 
 
 
 def test_inconsistent_file_is_refused(field: SHGrid, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     path = replace(bake(field), steps=0).save(tmp_path / "field.safetensors")
     with pytest.raises(BakedFieldError, match="steps 0"):
+        BakedField.load(path)
+    path = replace(bake(field), resolutions=(8, 16, -1)).save(tmp_path / "field.safetensors")
+    with pytest.raises(BakedFieldError, match=r"resolutions \(8, 16, -1\)"):
         BakedField.load(path)
     path = replace(bake(field), values=np.zeros((3, 13), np.int8)).save(tmp_path / "field.safetensors")
     with pytest.raises(BakedFieldError, match="3 are stored"):

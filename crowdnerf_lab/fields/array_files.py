@@ -1,0 +1,44 @@
+"""Named arrays and text in one safetensors file, read with numpy alone."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crowdnerf_lab.files import write_bytes
+
+MAX_HEADER_BYTES = 1 << 20
+_DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Path:
+    """Write arrays (float32, int8 or uint8) and texts as one safetensors file, atomically."""
+    from safetensors.numpy import save  # a UE only reads
+
+    return write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `write_arrays` wrote: 8 bytes of length, a JSON header, then the arrays. Raises ValueError naming the file
+    when it is truncated or something else."""
+    content = path.read_bytes()
+    try:
+        (length,) = struct.unpack_from("<Q", content)
+        if length > min(MAX_HEADER_BYTES, len(content) - 8):
+            raise ValueError(f"its header claims {length} bytes")
+        header = json.loads(content[8 : 8 + length])
+        body = memoryview(content)[8 + length :]
+        meta = header.pop("__metadata__", {})
+        arrays = {name: _array_of(body, entry) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise ValueError(f"{path} is truncated or no safetensors file: {error}; fetch it again") from error
+    return arrays, meta
+
+
+def _array_of(body: memoryview, entry: dict[str, Any]) -> np.ndarray:
+    first, last = entry["data_offsets"]
+    if not 0 <= first <= last <= len(body):
+        raise ValueError(f"an array ends at byte {last} of {len(body)}")
+    return np.frombuffer(body[first:last], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
