@@ -10,6 +10,7 @@ from crowdnerf_lab.coding.quantization import (
     Importance,
     laplace_bits,
     quantized,
+    step_for_psnr,
     steps_of,
     uninformed,
 )
@@ -47,6 +48,12 @@ def test_the_cost_is_the_one_that_the_step_promises():
         error = restored(result) - WEIGHTS
         damped = cost(error, importance) + damping * float((importance.outputs * (error**2).sum(1)).sum())
         assert 0.75 < damped / promised < 1.35
+
+
+def test_the_step_for_a_psnr_costs_that_psnr():
+    step = step_for_psnr(30.0, weights=WEIGHTS.size)
+    result = quantized(WEIGHTS, PLAIN, step=step, slope=0)
+    assert -10 * np.log10(cost(restored(result) - WEIGHTS, PLAIN)) == pytest.approx(30, abs=1.6)
 
 
 def test_feedback_costs_a_fraction_of_plain_rounding_at_the_same_bits():
