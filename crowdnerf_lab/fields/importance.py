@@ -8,6 +8,7 @@ Gauss-Newton matrix, which Radiance Field pruning calls sensitivity (Hanson et a
 Bekas et al. 2007): for signs s_p the gradient of sum_p s_p C_p, squared, is E_i on average.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields.grid_field import PackedSamples
 from crowdnerf_lab.fields.sh_grid import SHGrid
-from crowdnerf_lab.kernels import cpu, ops
+from crowdnerf_lab.kernels import cpu, ops, reference
 from crowdnerf_lab.pseudo_views import poses_between
 from crowdnerf_lab.rays import Rays, rays_through
 
@@ -34,14 +35,14 @@ class ImportanceSettings:
     poses: int = 600
     margin: float = 0.1
     angle: float = 0.04
-    batches: int = 96
+    batches: int = 64
     rays: int = 4096
 
 
 @dataclass(frozen=True)
 class Importance:
-    """of_rows [levels * rows, 13]: E, summed over pixels. of_cells [cells, cells, cells]: the sum over pixels of w^2,
-    w being what a cell of the occupancy grid adds to the pixel. pixels: how many were asked."""
+    """of_rows [levels * rows, 13]: E, summed over pixels. of_cells [cells, cells, cells]: how much each
+    cell of the occupancy grid gives to pixels, squared and summed, see `_cell_weights`. pixels: how many were asked."""
 
     of_rows: Float[np.ndarray, "n 13"]
     of_cells: Float[np.ndarray, "c c c"]
@@ -66,7 +67,7 @@ def importance_of(
         samples = field.march(rays, jitter=torch.full_like(rays.near, 0.5), steps=field.shape.steps)
         index, gradient, weights = _signed_gradient(field, rays, samples, signs)
         of_rows[index] += gradient[:, : cpu.USED] ** 2
-        _add_cell_weights(of_cells, samples, weights, cells=field.shape.occupancy_cells)
+        of_cells += _cell_weights(field, rays, samples, weights)
     return Importance(of_rows, of_cells.reshape(field.density_of_cell.shape), settings.batches * settings.rays)
 
 
@@ -108,14 +109,34 @@ def _signed_gradient(
     return by_table._indices()[0].numpy(), by_table._values().numpy(), saved[:, 0].clamp(min=0).numpy()
 
 
-def _add_cell_weights(of_cells: np.ndarray, samples: PackedSamples, weights: np.ndarray, *, cells: int) -> None:
-    """Add the square of what each pixel gets from each cell: neighbouring samples of a ray in one cell go together."""
+def _cell_weights(field: SHGrid, rays: Rays, samples: PackedSamples, weights: np.ndarray) -> np.ndarray:
+    """The sum over pixels of w^2 for every cell [cells^3], w being what the cell's samples give the pixel; and the same
+    for what steps give whose middle lies in the cell: were it empty, `march` would skip them whole."""
+    cells = field.shape.occupancy_cells
+    found = np.zeros(cells**3, np.float32)
     if not len(samples):
-        return
-    x, y, z = (samples.positions.numpy() * np.float32(cells)).astype(np.int64).T
-    cell = (x * cells + y) * cells + z
-    first = np.zeros(len(cell), np.bool_)
-    first[samples.offsets.numpy()[:-1][np.diff(samples.offsets.numpy()) > 0]] = True
-    first[1:] |= cell[1:] != cell[:-1]
-    first = np.flatnonzero(first)
-    of_cells += np.bincount(cell[first], np.add.reduceat(weights, first) ** 2, len(of_cells)).astype(np.float32)
+        return found
+    ray = np.repeat(np.arange(len(rays.near)), np.diff(samples.offsets.numpy()))
+    ratio = math.log(field.shape.far / field.shape.near) / field.shape.steps
+    step = np.floor(np.log(samples.t_mid.numpy() / field.near) / ratio - 0.5)
+    cell = _cell_of(samples.positions, cells)
+    for part in (cell, step):
+        first = np.flatnonzero(np.diff(ray, prepend=-1) | (np.diff(part, prepend=-1) != 0))
+        weight = np.add.reduceat(weights, first)
+        at = cell[first] if part is cell else _middle_cells(field, rays, ray[first], step[first], ratio)
+        found += np.bincount(at, weight**2, len(found)).astype(np.float32)
+    return found
+
+
+def _middle_cells(field: SHGrid, rays: Rays, ray: np.ndarray, step: np.ndarray, ratio: float) -> np.ndarray:
+    """Cells in which the middles of marching steps lie."""
+    starts = field.near * np.exp((step + 0.5) * ratio)
+    middle = torch.from_numpy((starts * (1 + math.exp(ratio)) / 2).astype(np.float32))[:, None]
+    world = rays.origins[ray] + middle * rays.directions[ray]
+    return _cell_of(reference.contracted(world, field.centre, field.half_size), field.shape.occupancy_cells)
+
+
+def _cell_of(unit: Float[Tensor, "n 3"], cells: int) -> np.ndarray:
+    """Number of the occupancy cell at positions of the unit cube."""
+    x, y, z = (unit.numpy() * np.float32(cells)).astype(np.int64).clip(0, cells - 1).T
+    return (x * cells + y) * cells + z
