@@ -76,6 +76,8 @@ def light_field_rung(student: LightField, candidate: Candidate, *, scene: PosedS
     graph = folder / f"{_sized(candidate)}.{candidate.stored_as}.onnx"
     if not graph.exists():
         convert(plain_graph, graph, stored_as=candidate.stored_as, feeds=calibration_feeds(scene, **size))
+    plain_file = folder / f"{_sized(candidate)}.onnx_float32.onnx"
+    _once(plain_file, lambda: convert(plain_graph, plain_file, stored_as="onnx_float32").path)
     path = folder / f"{candidate.name}.cnlf"
     match candidate.coding:
         case "none":
@@ -88,7 +90,7 @@ def light_field_rung(student: LightField, candidate: Candidate, *, scene: PosedS
         computes_in=computes_in(graph),
         architecture=student.architecture,
         parameters=sum(parameter.numel() for parameter in student.parameters()),
-        bytes_float32=plain_graph.stat().st_size,
+        bytes_float32=plain_file.stat().st_size,
         work=work_of_graph(graph),
     )
 

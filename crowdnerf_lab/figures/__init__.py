@@ -2,8 +2,9 @@
 
 from crowdnerf_lab.figures.coverage import coverage_map, coverage_plan, sparsification
 from crowdnerf_lab.figures.crowd import capture_map, crowd_map, screening_margins, screening_sheet
-from crowdnerf_lab.figures.measurements import bytes_over_views, latency_bars, rate_distortion, table, training_curve
+from crowdnerf_lab.figures.measurements import bytes_over_views, table, training_curve
 from crowdnerf_lab.figures.pictures import contact_sheet, false_colour, image_strip, side_by_side, triptych
+from crowdnerf_lab.figures.rungs import latency_bars, pareto, progressive_curves, rate_distortion
 from crowdnerf_lab.figures.style import REASONS
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "false_colour",
     "image_strip",
     "latency_bars",
+    "pareto",
+    "progressive_curves",
     "rate_distortion",
     "screening_margins",
     "screening_sheet",

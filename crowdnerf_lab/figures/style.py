@@ -39,6 +39,7 @@ REASONS: dict[str, str] = {
 COLOUR_OF_DEVICE: dict[str, str] = {
     "phone": "#0072B2",
     "glasses": "#CC79A7",
+    "watch": "#56B4E9",
     "browser": "#E69F00",
     "laptop": "#009E73",
     "server": "#D55E00",
@@ -46,16 +47,29 @@ COLOUR_OF_DEVICE: dict[str, str] = {
 """A class of devices has the same colour through the whole series."""
 SYMBOL_OF_FORMAT: dict[str, str] = {
     "onnx_float32": "circle-open",
+    "onnx_float16": "triangle-up-open",
     "onnx_int8_weights": "square-open",
+    "onnx_int4_weights": "triangle-down-open",
     "onnx_int8_qdq": "diamond-open",
+    "onnx_int8_qdq_signed": "diamond-tall-open",
+    "onnx_int8_matmul": "star-diamond-open",
+    "onnx_int8_mixed": "pentagon-open",
     "baked": "hexagon-open",
 }
 NAME_OF_FORMAT: dict[str, str] = {
-    "onnx_float32": "ONNX float32",
-    "onnx_int8_weights": "ONNX, int8 weights",
-    "onnx_int8_qdq": "ONNX int8",
+    "onnx_float32": "float32",
+    "onnx_float16": "float16 weights",
+    "onnx_int8_weights": "int8 weights",
+    "onnx_int4_weights": "int4 weights",
+    "onnx_int8_qdq": "int8",
+    "onnx_int8_qdq_signed": "int8, signed",
+    "onnx_int8_matmul": "int8, dynamic",
+    "onnx_int8_mixed": "int8, mixed",
     "baked": "baked field",
 }
+NAME_OF_CODING: dict[str, str] = {"none": "", "zstd": "zstd", "range": "range coded", "progressive": "progressive"}
+SYMBOL_OF_FAMILY: dict[str, str] = {"ray_mlp": "circle", "light_slab": "square", "baked_field": "hexagon"}
+NAME_OF_FAMILY: dict[str, str] = {"ray_mlp": "ray MLP", "light_slab": "light slab", "baked_field": "baked"}
 KEPT = "kept"
 COLOUR_OF_CHECK: dict[str, str] = {
     "consent": QUALITATIVE[6],

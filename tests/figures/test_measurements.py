@@ -1,16 +1,12 @@
-"""Tables, curves and device figures: they show what was measured, and all of it."""
+"""Tables and curves: they show what was measured, and all of it."""
 
 from dataclasses import dataclass
 
 import pytest
 
 from crowdnerf_lab import figures
-from crowdnerf_lab.catalogue.card import CardFile, Format, Latency, MeasuredQuality, ModelCard, Probe, Provenance
-from crowdnerf_lab.devices.profile import device_profile
-from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE, SYMBOL_OF_FORMAT
+from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE
 from crowdnerf_lab.network.view_engine import ViewAccount, break_even_views
-
-DIGEST = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -37,68 +33,6 @@ def test_a_table_is_markdown_with_numbers_to_the_right():
         "| a\\|b | 19.23 | 4,194,304 | yes |",
         "| – | 24,576 | 0 | no |",
     ]
-
-
-def card(profile: str, stored_as: Format, *, kilobytes: int, psnr: float, milliseconds: float) -> ModelCard:
-    model, probe = ("field.safetensors" if stored_as == "baked" else "model.onnx"), "probes/0.png"
-    return ModelCard(
-        name=f"{profile}-{stored_as}",
-        profile=profile,
-        kind="baked_field" if stored_as == "baked" else "light_field",
-        stored_as=stored_as,
-        computes_in="int8" if stored_as == "onnx_int8_qdq" else "float32",
-        architecture="for this test",
-        width=320,
-        height=240,
-        model=model,
-        bytes=kilobytes * 1000,
-        latency=Latency(
-            median_ms=milliseconds, p95_ms=2 * milliseconds, frames=3, threads=1, runtime="none", machine="none"
-        ),
-        quality=MeasuredQuality(
-            views=1, psnr=psnr, psnr_affine=psnr, ssim=0.5, flip=0.5, psnr_teacher=psnr, psnr_before=psnr
-        ),
-        probe_psnr=psnr,
-        probes=(
-            Probe(path=probe, camera_to_world=((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)), focal=(1, 1), centre=(1, 1)),
-        ),
-        provenance=Provenance(scene="none", teacher_sha256=DIGEST, seed=0, versions=()),
-        licence="none",
-        files=(
-            CardFile(path=model, bytes=kilobytes * 1000, sha256=DIGEST),
-            CardFile(path=probe, bytes=1, sha256=DIGEST),
-        ),
-    )
-
-
-CARDS = [
-    card("mid_phone", "onnx_float32", kilobytes=1900, psnr=18.0, milliseconds=25.0),
-    card("laptop_cpu", "onnx_float32", kilobytes=1900, psnr=18.0, milliseconds=20.0),
-    card("laptop_cpu", "baked", kilobytes=9000, psnr=19.5, milliseconds=700.0),
-]
-PROFILES = [device_profile("mid_phone"), device_profile("laptop_cpu")]
-
-
-def test_rate_distortion_shows_every_card_in_the_colour_of_its_device_and_the_symbol_of_its_format():
-    figure = figures.rate_distortion(CARDS, PROFILES, teacher=(40_000.0, 19.7))
-    points = figure.data[: len(CARDS)]
-    assert [(point.x[0], point.y[0]) for point in points] == [(1900.0, 18.0), (1900.0, 18.0), (9000.0, 19.5)]
-    assert [point.marker.color for point in points] == [
-        COLOUR_OF_DEVICE[name] for name in ("phone", "laptop", "laptop")
-    ]
-    assert [point.marker.symbol for point in points] == [SYMBOL_OF_FORMAT[shown.stored_as] for shown in CARDS]
-    assert points[0].marker.size < points[1].marker.size, "two devices of one model must both be seen"
-    assert figure.layout.xaxis.type == "log"
-    legend = {trace.name for trace in figure.data if trace.showlegend is not False}
-    assert legend == {"phone", "laptop", "ONNX float32", "baked field"}
-
-
-def test_latency_bars_reach_from_the_median_to_the_95th_percentile_beside_the_budget():
-    bars, budgets = figures.latency_bars(CARDS, PROFILES).data
-    assert list(bars.x) == [25.0, 20.0, 700.0]
-    assert list(bars.error_x.array) == pytest.approx([25.0, 20.0, 700.0])
-    assert list(budgets.x) == [33.3, 100.0, 100.0]
-    assert len(set(bars.y)) == len(CARDS)
 
 
 def test_the_bytes_of_both_paths_cross_where_the_download_pays_off():
