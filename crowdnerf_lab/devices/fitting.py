@@ -112,8 +112,8 @@ class _Judge:
 
     @property
     def capability(self) -> Capability:
-        """Of the device, but for its battery: the profile's energy of a frame is the limit here."""
-        return Capability.from_profile(self.profile).model_copy(update={"battery_wh": None})
+        """Of the device, but for its power: the profile's energy of a frame is the limit here."""
+        return Capability.from_profile(self.profile).model_copy(update={"battery_wh": None, "power_w": None})
 
     @property
     def by_proxy(self) -> bool:
