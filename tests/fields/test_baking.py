@@ -12,7 +12,7 @@ from crowdnerf_lab.cameras import Cameras, look_at, pinhole
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.devices.profile import device_profile
 from crowdnerf_lab.fields.baked import BakedField
-from crowdnerf_lab.fields.baking import TIERS, bake, bytes_for, view_cell
+from crowdnerf_lab.fields.baking import TIERS, bake, bytes_for, levels_for, view_cell
 from crowdnerf_lab.fields.importance import Importance, ImportanceSettings, importance_of
 from crowdnerf_lab.fields.rate_distortion import quantize_level
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
@@ -190,6 +190,12 @@ def test_profiles_ask_for_what_their_link_and_memory_take(field: SHGrid, importa
     assert bytes_for(profile.model_copy(update={"memory_mb": 16.0})) <= 100_000
     slow = profile.model_copy(update={"link_mbit_s": 0.003})
     assert len(coded_baked(bake(field, slow, importance=importance))) <= 3000
+    back_row = pinhole(
+        look_at(torch.tensor([[30.0, 0, 1]]), torch.zeros(1, 3)), torch.tensor([50.0]), width=40, height=32
+    )
+    tiny = profile.model_copy(update={"view_width": 16, "view_height": 16})
+    assert levels_for(profile, field, eyes(0.0)) == 3
+    assert levels_for(tiny, field, back_row) == 1
 
 
 def test_impossible_sizes_say_why(field: SHGrid, importance: Importance) -> None:
