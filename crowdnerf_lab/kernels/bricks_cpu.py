@@ -114,25 +114,17 @@ def add_level(buffer, intervals, cx, cy, cz, cells, level, values, place, scales
             y0, fy = j * resolution // parts, np.float32(j * resolution % parts) / np.float32(parts)
             for k in range(cz * intervals, (cz + 1) * intervals + 1):
                 z0, fz = k * resolution // parts, np.float32(k * resolution % parts) / np.float32(parts)
-                for corner in range(8):
-                    dx, dy, dz = corner >> 2, corner >> 1 & 1, corner & 1
-                    weight = (fx if dx else _ONE - fx) * (fy if dy else _ONE - fy) * (fz if dz else _ONE - fz)
-                    if weight == _ZERO:
-                        continue
-                    at = place[
-                        level * rows
-                        + corner_row(
-                            np.uint32(resolution),
-                            dense,
-                            mask,
-                            np.uint32(x0 + dx),
-                            np.uint32(y0 + dy),
-                            np.uint32(z0 + dz),
-                        )
-                    ]
-                    if at:
-                        for c in range(16):
-                            buffer[v, c] += weight * scales[level, c] * np.float32(values[at, c])
+                for dx in range(2 if fx else 1):
+                    wx = fx if dx else _ONE - fx
+                    for dy in range(2 if fy else 1):
+                        wy = wx * (fy if dy else _ONE - fy)
+                        for dz in range(2 if fz else 1):
+                            weight = wy * (fz if dz else _ONE - fz)
+                            x, y, z = np.uint32(x0 + dx), np.uint32(y0 + dy), np.uint32(z0 + dz)
+                            at = place[level * rows + corner_row(np.uint32(resolution), dense, mask, x, y, z)]
+                            if at:
+                                for c in range(16):
+                                    buffer[v, c] += weight * scales[level, c] * np.float32(values[at, c])
                 v += 1
 
 
