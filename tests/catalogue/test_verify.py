@@ -158,3 +158,35 @@ def test_a_machine_has_a_name() -> None:
 
 def test_verification_opens_what_the_catalogue_opens(honest: Artefact) -> None:
     assert verify(open_artefact(honest.folder), frames=2).name == "toy"
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found_ms", "processor_ms", "believed"),
+    [
+        (10.0, 10.0, 10.0, True),
+        (10.0, 12.0, 12.0, True),
+        (10.0, 30.0, 10.0, True),  # measured in peace, met again on a busy machine
+        (10.0, 30.0, 12.5, True),
+        (10.0, 30.0, 15.0, False),  # no peace makes it that fast
+        (10.0, 14.5, 14.5, False),
+        (10.0, 7.0, 7.0, False),
+        (10.0, 8.0, 7.9, True),
+    ],
+)
+def test_what_lies_between_the_processors_time_and_the_clocks_is_believed(
+    honest: Artefact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    claimed: float,
+    found_ms: float,
+    processor_ms: float,
+    believed: bool,
+) -> None:
+    rounds = iter([found_ms + 5, found_ms, found_ms + 9])
+    monkeypatch.setattr(
+        "crowdnerf_lab.catalogue.verify.timed_on_probes",
+        lambda *_, **__: Timing(next(rounds), 2 * found_ms, processor_ms, 5),
+    )
+    found = verify(lying(honest, tmp_path, **with_ms(honest, claimed, processor_ms=None)), rounds=3)
+    assert found.agrees == believed, found.problems
+    assert found.ms_remeasured in (found_ms, found_ms + 5)
