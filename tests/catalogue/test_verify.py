@@ -169,7 +169,7 @@ def test_verification_opens_what_the_catalogue_opens(honest: Artefact) -> None:
         (10.0, 30.0, 12.5, True),
         (10.0, 30.0, 15.0, False),  # no peace makes it that fast
         (10.0, 14.5, 14.5, False),
-        (10.0, 7.0, 7.0, False),
+        (10.0, 2.0, 2.0, False),
         (10.0, 8.0, 7.9, True),
     ],
 )
