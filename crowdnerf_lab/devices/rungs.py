@@ -4,13 +4,18 @@ What was made stays in a working folder, whole or absent, so that a build that w
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import torch
 
 from crowdnerf_lab.catalogue.card import Coding, Format, Kind
 from crowdnerf_lab.coding import baked_stream, coded_graph
 from crowdnerf_lab.coding.layered_file import read_layers
+from crowdnerf_lab.coding.quantization import Importance, step_for_psnr
+from crowdnerf_lab.coding.weights import importance_of
 from crowdnerf_lab.devices.cost import Work, work_of_graph, work_of_march
 from crowdnerf_lab.devices.export import export_onnx
 from crowdnerf_lab.devices.profile import Precision
@@ -19,8 +24,10 @@ from crowdnerf_lab.devices.reference import calibration_feeds
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.light_fields.light_field import LightField
 from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model
+from crowdnerf_lab.pseudo_views import poses_between, viewing_cameras
 from crowdnerf_lab.scene import PosedScene
 
+IMPORTANCE_VIEWS = 48
 WORK_VIEWS = 8
 """Captured poses at which the samples of a march are counted."""
 
@@ -29,8 +36,8 @@ WORK_VIEWS = 8
 class Candidate:
     """One rung of a ladder, built or not. size: of the student, or the tier of the baked field.
 
-    width, height: of the picture it draws. step: by which a coder rounds float weights, in units of a tensor's root
-    mean square; None: nothing is lost in coding.
+    width, height: of the picture it draws. faithful_db: PSNR to the pictures of the uncoded file that a coder which may
+    round the weights aims at; None: nothing is lost in coding.
     """
 
     family: str
@@ -39,7 +46,7 @@ class Candidate:
     width: int
     height: int
     coding: Coding = "none"
-    step: float | None = None
+    faithful_db: float | None = None
 
     @property
     def kind(self) -> Kind:
@@ -49,7 +56,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """What tells it from the other rungs, as part of a file's name."""
-        coding = self.coding if self.step is None else f"{self.coding}-{self.step:g}"
+        coding = self.coding if self.faithful_db is None else f"{self.coding}-{self.faithful_db:g}dB"
         return plain(f"{self.family}.{self.size}.{self.stored_as}.{self.width}x{self.height}.{coding}")
 
 
@@ -69,8 +76,18 @@ class Rung:
     work: Work
 
 
-def light_field_rung(student: LightField, candidate: Candidate, *, scene: PosedScene, folder: Path) -> Rung:
-    """Export, convert and code a student. Raises QuantizationError for a format that its graph does not take."""
+def light_field_rung(
+    student: LightField,
+    candidate: Candidate,
+    *,
+    scene: PosedScene,
+    folder: Path,
+    importances: Callable[[], Mapping[str, Importance]],
+) -> Rung:
+    """Export, convert and code a student. Raises QuantizationError for a format that its graph does not take.
+
+    importances: of its weights, asked for when a coder may round them.
+    """
     plain_graph = plain_graph_of(student, candidate, folder=folder)
     size = {"width": candidate.width, "height": candidate.height}
     graph = folder / f"{_sized(candidate)}.{candidate.stored_as}.onnx"
@@ -83,16 +100,38 @@ def light_field_rung(student: LightField, candidate: Candidate, *, scene: PosedS
         case "none":
             path = graph
         case coding:
-            _once(path, lambda: coded_graph.encode_graph(graph, path, coding=coding, step=candidate.step))
+            _once(path, lambda: _coded(graph, path, coding, candidate.faithful_db, student, importances))
     return Rung(
         path=path,
         uncoded=graph,
         computes_in=computes_in(graph),
         architecture=student.architecture,
-        parameters=sum(parameter.numel() for parameter in student.parameters()),
+        parameters=parameters_of(student),
         bytes_float32=plain_file.stat().st_size,
         work=work_of_graph(graph),
     )
+
+
+def _coded(
+    graph: Path,
+    path: Path,
+    coding: Literal["zstd", "range", "progressive"],
+    faithful_db: float | None,
+    student: LightField,
+    importances: Callable[[], Mapping[str, Importance]],
+) -> Path:
+    if faithful_db is None:
+        return coded_graph.encode_graph(graph, path, coding=coding)
+    step = step_for_psnr(faithful_db, weights=parameters_of(student))
+    return coded_graph.encode_graph(graph, path, coding=coding, step=step, importances=importances())
+
+
+def importances_of(student: LightField, scene: PosedScene, *, seed: int) -> dict[str, Importance]:
+    """How much each weight matters to the pictures at poses around the captured ones, of which none is held out."""
+    width, height = student.view_size
+    captured = viewing_cameras(scene.cameras[scene.train], width=width, height=height)
+    poses = poses_between(captured, max(2 * len(captured), IMPORTANCE_VIEWS), margin=0.1, angle=0.04, seed=seed)
+    return importance_of(student, poses[torch.linspace(0, len(poses) - 1, IMPORTANCE_VIEWS).round().long()], seed=seed)
 
 
 def plain_graph_of(student: LightField, candidate: Candidate, *, folder: Path) -> Path:
@@ -151,6 +190,11 @@ def family_of(student: LightField) -> str:
 def size_of(student: LightField) -> str:
     """The student's size, and its cell where that is not MobileR2L's 8 pixels."""
     return student.size if student.cell == 8 else f"{student.size}-cell{student.cell}"
+
+
+def parameters_of(student: LightField) -> int:
+    """Numbers that were trained."""
+    return sum(parameter.numel() for parameter in student.parameters())
 
 
 def plain(text: str) -> str:
