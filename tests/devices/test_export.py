@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crowdnerf_lab.cameras import Cameras
-from crowdnerf_lab.devices.export import INPUTS, OPSET, export_onnx
+from crowdnerf_lab.devices.export import INPUTS, OPSET, ExportError, export_onnx
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.light_fields.planes import planes_across
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
@@ -75,3 +75,9 @@ def test_a_full_disk_leaves_no_graph(student: RayMLP, tmp_path: Path, monkeypatc
     with pytest.raises(FileError, match=r"student\.onnx: No space left on device; free some space"):
         export_onnx(student, tmp_path / "student.onnx", width=16, height=16)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 24), (32, -1), (10**6, 24)])
+def test_sizes_that_are_no_images_are_refused(student: RayMLP, tmp_path: Path, width: int, height: int) -> None:
+    with pytest.raises(ExportError, match=rf"images of {width} x {height} pixels; choose sides of 1 to"):
+        export_onnx(student, tmp_path / "student.onnx", width=width, height=height)

@@ -39,7 +39,7 @@ class TinyLightField(nn.Module):
         rays = [0.2 * origins + directions, directions]
         if self.plane is not None:
             place = directions[:, :2].permute(0, 2, 3, 1)
-            rays.append(nn.functional.grid_sample(self.plane, place, align_corners=True))
+            rays.append(nn.functional.grid_sample(self.plane.expand(len(place), -1, -1, -1), place, align_corners=True))
         return torch.sigmoid(self.shuffle(self.second(torch.relu(self.first(torch.cat(rays, 1))))))
 
     def forward(self, cameras: Cameras, height: int, width: int) -> Tensor:

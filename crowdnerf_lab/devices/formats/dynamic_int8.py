@@ -55,9 +55,8 @@ def as_matrix_products(model: onnx.ModelProto, *, name: Path) -> onnx.ModelProto
     del rewritten.graph.node[:]
     rewritten.graph.node.extend(nodes)
     if not _matrix_products(rewritten):
-        raise QuantizationError(
-            f"{name}: none of {len(layers_of(model))} convolutions is 1x1; use onnx_int8_qdq for it"
-        )
+        convolutions = len(layers_of(model))
+        raise QuantizationError(f"{name}: none of {convolutions} convolutions is 1x1; store it as onnx_int8_qdq")
     return rewritten
 
 

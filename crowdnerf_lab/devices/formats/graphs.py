@@ -25,7 +25,7 @@ Feed = dict[str, NDArray[np.float32]]
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 WEIGHTS_OF = {"Conv": 1, "ConvTranspose": 1, "MatMul": 1, "Gemm": 1, "GridSample": 0}
 """Which input of an operation holds weights: kernels, matrices, feature planes."""
-MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Split", "Gather", "Concat", "Identity")
+MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Split", "Gather", "Concat", "Expand", "Identity")
 """Operations that move values without changing them."""
 FLOATING = (*CONVOLUTIONS, "FusedConv", "MatMul", "Gemm", "FusedMatMul", "FusedGemm")
 INTEGER = ("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul")

@@ -21,7 +21,7 @@ from crowdnerf_lab.devices.formats.graphs import (
     write_graph,
 )
 from crowdnerf_lab.devices.formats.static_int8 import Ranges, activation_ranges, with_int8_layers
-from crowdnerf_lab.devices.formats.weight_only import weights_as_int8
+from crowdnerf_lab.devices.formats.weight_only import store_float16, weights_as_int8
 
 PROBE_VIEWS = 4
 """Views whose pictures are compared, evenly from the feeds."""
@@ -55,13 +55,13 @@ def sensitivity_of(graph: Path, feeds: Sequence[Feed]) -> tuple[LayerSensitivity
 def quantize_mixed_int8(
     graph: Path, path: Path, *, feeds: Sequence[Feed], loss_db: float = 0.1, student_psnr: float = 30.0
 ) -> MixedGraph:
-    """Int8 in as many layers as pictures bear: the most sensitive ones stay float32, with int8 weights.
+    """Int8 in as many layers as pictures bear: the most sensitive ones compute in float32, with float16 weights.
 
     At most `loss_db` dB are lost by a student whose pictures are within `student_psnr` dB of the teacher's. Errors of
     quantization and of distillation are independent, so their squares add up, and the quantized pictures must come
     within student_psnr - 10 log10(10^(loss_db / 10) - 1) dB of the float32 ones: 46.3 dB for 0.1 dB lost of 30.
 
-    Raises QuantizationError when int8 weights alone lose more: fine-tune the student for them.
+    Raises QuantizationError when even float16 weights lose more.
     """
     model = read_graph(graph)
     ranges = activation_ranges(model, feeds, name=graph)
@@ -72,6 +72,7 @@ def quantize_mixed_int8(
 
     def quantized(floating: int) -> tuple[onnx.ModelProto, float]:
         mixed = with_int8_layers(model, ranges, layers={layer.layer for layer in ranked[floating:]})
+        store_float16(mixed, name=graph, layers={layer.layer for layer in ranked[:floating]})
         weights_as_int8(mixed)
         return mixed, psnr_between(pictures(mixed, probes), truth)
 
@@ -82,8 +83,8 @@ def quantize_mixed_int8(
         mixed, psnr = quantized(most)
         if psnr < needed:
             raise QuantizationError(
-                f"{graph}: int8 weights alone keep the pictures within {psnr:.1f} dB of the float32 ones, {needed:.1f} "
-                f"are needed to lose {loss_db:g} dB; fine-tune the student with fine_tune_quantized, or allow more loss"
+                f"{graph}: with int8 weights in nothing but tables, pictures come within {psnr:.1f} dB of the float32 "
+                f"ones, {needed:.1f} are needed to lose {loss_db:g} dB; allow more loss, or store it as onnx_float16"
             )
         while most - fewest > 1:
             middle = (fewest + most) // 2

@@ -1,5 +1,6 @@
 """Weights stored as float16, int8 or int4, which the device turns back into float32: small files that run no faster."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ INT4_OPSET, INT4_IR = 21, 10
 """The first opset with 4-bit integers and a scale a block, and the format version that it came with."""
 BLOCK = 32
 """Weights that share a scale when stored in 4 bits: with a half-precision scale, 4.5 bits a weight."""
+LARGEST_HALF = float(np.finfo(np.float16).max)
 FEW = 64
 """Tables of fewer values stay as they are: scales and nodes would take more than they save."""
 
@@ -73,17 +75,24 @@ def weights_as_float16(graph: Path, path: Path) -> Path:
     half precision's 65504.
     """
     model = read_graph(graph)
-    nodes = []
-    for weights in _worth_storing(model):
-        name, array = weights.tensor.name, values_of(weights.tensor)
-        largest = float(np.abs(array).max())
-        if not largest <= np.finfo(np.float16).max:
-            raise QuantizationError(f"{graph}: a weight of {name} is {largest:g}, too large for float16; use float32")
-        replace_initialiser(model, name, (f"{name}_f16", array.astype(np.float16)))
-        nodes.append(helper.make_node("Cast", [f"{name}_f16"], [name], to=onnx.TensorProto.FLOAT))
-    _prepend(model, nodes)
+    store_float16(model, name=graph)
     check_no_float_weights(model, name=graph)
     return write_graph(model, path)
+
+
+def store_float16(model: onnx.ModelProto, *, name: Path, layers: Collection[str] | None = None) -> None:
+    """Store the weights of the layers named (None: all) as float16, in place."""
+    nodes = []
+    for weights in _worth_storing(model):
+        if layers is not None and weights.node.name not in layers:
+            continue
+        tensor, array = weights.tensor.name, values_of(weights.tensor)
+        largest = float(np.abs(array).max())
+        if not largest <= LARGEST_HALF:
+            raise QuantizationError(f"{name}: a weight of {tensor} is {largest:g}, too large for float16; use float32")
+        replace_initialiser(model, tensor, (f"{tensor}_f16", array.astype(np.float16)))
+        nodes.append(helper.make_node("Cast", [f"{tensor}_f16"], [tensor], to=onnx.TensorProto.FLOAT))
+    _prepend(model, nodes)
 
 
 def weights_as_int8(model: onnx.ModelProto) -> None:
