@@ -3,11 +3,12 @@
 Letters: C_p is a colour channel of pixel p, theta_i a number of the table, w_j the weight of sample j in its pixel
 (Mildenhall et al. 2020, eq. 3). A change delta of the table changes the squared error of the pictures by
 sum_i E_i delta_i^2 with E_i = sum_p (dC_p / dtheta_i)^2, when the changes are independent: the diagonal of the
-Gauss-Newton matrix, which Radiance Field pruning calls sensitivity (Hanson et al. 2024) and weight pruning saliency
-(LeCun et al. 1990, Optimal Brain Damage). Its diagonal comes from products with random signs (Hutchinson 1989;
+Gauss-Newton matrix, by which Optimal Brain Damage (LeCun et al. 1990) prunes the weights of networks and PUP 3D-GS
+(Hanson et al. 2024) the splats of radiance fields. The diagonal comes from products with random signs (Hutchinson 1989;
 Bekas et al. 2007): for signs s_p the gradient of sum_p s_p C_p, squared, is E_i on average.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -57,6 +58,8 @@ def importance_of(
     Rows and cells that no pixel met get 0. Deterministic for a seed.
     """
     settings = settings or ImportanceSettings()
+    if field.table.device.type != "cpu":
+        field = copy.deepcopy(field).cpu()  # sparse gradients of rows come from the CPU's kernels alone
     generator = np.random.default_rng(seed)
     eyes = eyes_around(cameras, settings, seed=seed)
     of_rows = np.zeros((len(field.table), cpu.USED), np.float32)

@@ -102,18 +102,24 @@ def test_cells_get_the_weight_of_their_samples_and_of_their_steps(importance: Im
     assert not importance.of_cells[~field.occupied.numpy()].any()
 
 
-def test_dropping_cells_of_no_weight_opens_no_hole(field: SHGrid) -> None:
-    """Steps are skipped where their middle is empty, so a cell that gives nothing may still be needed by its
-    neighbour."""
-    cameras = eyes(0.3)
-    found = importance_of(field, cameras, settings=replace(FEW, batches=40))
-    before, occupied = render_view(field, cameras).colour, field.occupied.clone()
-    try:
-        field.occupied.copy_(torch.from_numpy(found.of_cells > 0))
-        assert field.occupied.sum() < 0.8 * occupied.sum()
-        assert psnr(render_view(field, cameras).colour, before) > 45
-    finally:
-        field.occupied.copy_(occupied)
+def test_dropping_cells_of_no_weight_opens_no_hole() -> None:
+    """Steps are skipped where their middle is empty, so the thin air around a wall is needed for the wall to be met."""
+    shape = SHGridShape(resolutions=(32,), log2_rows=16, occupancy_cells=32, steps=10)
+    field = SHGrid(Bounds(centre=torch.zeros(3), half_size=torch.full((3,), 2.0)), shape=shape)
+    depth = (torch.arange(33**3) // 33**2 - 16).abs()
+    field.table.data[: 33**3, 0] = torch.where(depth <= 1, 6.0, -9.0)
+    field.table.data[: 33**3, 1] = 3.0
+    away = (torch.arange(32) - 15.5).abs()[:, None, None].expand(32, 32, 32)
+    field.occupied.copy_(away < 7)
+    field.density_of_cell.copy_(torch.where(away < 2, 80.0, 1.0))
+    cameras = eyes(0.0, 0.3, -0.3)
+    found = importance_of(field, cameras, settings=replace(FEW, margin=0.0, angle=0.0))
+    before = torch.stack([render_view(field, cameras, i).colour for i in range(3)])
+    all_cells = int(field.occupied.sum())
+    field.occupied &= torch.from_numpy(found.of_cells > 1e-7 * found.pixels)
+    after = torch.stack([render_view(field, cameras, i).colour for i in range(3)])
+    assert int(field.occupied.sum()) < 0.7 * all_cells
+    assert psnr(after, before) > 30
 
 
 @given(seed=st.integers(0, 999), numbers=st.sampled_from([4, 13]), multiplier=st.floats(1e-4, 1.0))
