@@ -56,18 +56,16 @@ def main() -> None:
     importance_seconds = time.perf_counter() - started
 
     bench = _Bench(field, reference, frames=arguments.frames)
-    tiers = [bench.row(tier.name, importance, max_bytes=tier.max_bytes) for tier in TIERS]
-    prefixes = bench.prefixes(importance)
-    cells = _view_cells(bench, scene, importance, arguments.seed)
-    ablations = [] if arguments.brief else _ablations(bench, importance)
     teacher = quality(list(reference.teacher), list(reference.photos))
-    for rows, title in (
-        (tiers, f"tiers of {scene.name}; teacher {teacher.psnr:.3f} dB"),
-        (prefixes, f"a file of {PREFIXED_BYTES} bytes, cut off"),
-        (cells, f"what a seat block of {BLOCK_RADIUS:g} m sees"),
-        (ablations, "ideas left out"),
-    ):
-        print_table(rows, title)
+    tiers = [bench.row(tier.name, importance, max_bytes=tier.max_bytes) for tier in TIERS]
+    print_table(tiers, f"tiers of {scene.name}; teacher {teacher.psnr:.3f} dB; importance {importance_seconds:.1f} s")
+    prefixes = bench.prefixes(importance)
+    print_table(prefixes, f"a file of {PREFIXED_BYTES} bytes, cut off")
+    cells = _view_cells(bench, scene, importance, arguments.seed)
+    print_table(cells, f"what a seat block of {BLOCK_RADIUS:g} m sees")
+    ablations = [] if arguments.brief else _ablations(bench, importance)
+    if ablations:
+        print_table(ablations, "ideas left out")
     finish(
         {
             "scene": scene.name,
