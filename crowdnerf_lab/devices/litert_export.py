@@ -29,7 +29,7 @@ def export_litert(
     module = PoseToImage(light_field, width=width, height=height).eval()
     with quiet_tracing("litert_torch", "jax", "absl"), contextlib.redirect_stdout(io.StringIO()):
         try:
-            import litert_torch
+            import litert_torch  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise _missing(error) from error
         model = bytes(litert_torch.convert(module, module.example()).model_content())
@@ -43,7 +43,7 @@ def export_litert(
 def litert_model(path: Path, *, width: int, height: int, threads: int = 1) -> LocalModel:
     """A .tflite file ready to render on this machine. Raises ExportError without the package or for a damaged file."""
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise _missing(error) from error
     from importlib.metadata import version
@@ -61,7 +61,7 @@ def litert_model(path: Path, *, width: int, height: int, threads: int = 1) -> Lo
 
 
 def _int8(model: bytes) -> bytes:
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import quantizer, recipe  # pyright: ignore[reportMissingImports]
 
     quantization = quantizer.Quantizer(bytearray(model))
     quantization.load_quantization_recipe(recipe.dynamic_wi8_afp32())
