@@ -43,11 +43,11 @@ class DistilSettings:
     angle: float = 0.04
     sparsity: int = 2
     rays_per_step: int = 512
-    rate: float = 3e-3
+    rate: float = 5e-3
     rate_end: float = 0.02
     warm_steps: int = 50
-    hard_share: float = 0.0
-    averaging: float = 0.998
+    hard_share: float = 0.5
+    averaging: float = 0.99
     precision: Literal["float32", "bf16"] = "float32"
 
 
