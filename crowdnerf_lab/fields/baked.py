@@ -26,6 +26,8 @@ from crowdnerf_lab.kernels import bricks_cpu
 FORMAT = "crowdnerf_lab.baked_field/2"
 NUMBERS_OF_DEGREE = (4, 13)
 """Numbers a row at SH degree 0 and 1: log density and three colours of 1 or 4 coefficients."""
+LARGEST = 1e9
+"""Metres; no scene and no camera is larger or farther away, and float32 holds what is computed from them."""
 
 
 class BakedFieldError(ValueError):
@@ -93,7 +95,11 @@ class BakedField:
         threads: int | None = None,
     ) -> BakedImage:
         """The view of a pinhole camera: camera_to_world [3 4], OpenCV axes; focal and principal point in pixels.
-        Neutral colours. The first call builds the bricks."""
+        Neutral colours. The first call builds the bricks. Raises ValueError when the camera is impossible."""
+        if not (np.abs(np.array(camera_to_world)) < LARGEST).all() or np.shape(camera_to_world) != (3, 4):
+            raise ValueError(f"camera_to_world must be 3 x 4 finite numbers, got {camera_to_world}")
+        if not (np.isfinite((*focal, *centre)).all() and min(focal) > 0 and min(width, height) >= 1):
+            raise ValueError(f"no camera has focal {focal}, centre {centre} and {width} x {height} pixels")
         bricks, ratio = self.bricks, math.exp(math.log(self.far / self.near) / self.steps)
         density_scale = 1 / self.half_size.mean()
         starts = self.near * ratio ** (0.5 + np.arange(self.steps))
@@ -242,8 +248,13 @@ def check_consistent(field: BakedField) -> None:
         raise ValueError(f"scales of shape {field.scales.shape} do not fit {len(field.resolutions)} levels")
     if field.values.dtype != np.int8 or field.values.shape[1:] != field.scales.shape[1:]:
         raise ValueError(f"{field.values.dtype} rows of shape {field.values.shape} do not fit the scales")
+    for name in ("centre", "half_size", "background"):
+        if getattr(field, name).shape != (3,) or getattr(field, name).dtype != np.float32:
+            raise ValueError(f"{name} must be three float32 numbers")
+    if not ((np.abs(field.centre) < LARGEST) & (field.half_size > 1 / LARGEST) & (field.half_size < LARGEST)).all():
+        raise ValueError(f"a box of centre {field.centre} and half size {field.half_size} m is impossible")
     numbers = [field.near, field.far, *field.scales.ravel(), *field.centre, *field.half_size, *field.background]
-    if not np.isfinite(numbers).all() or not 0 < field.near < field.far or not 1 <= field.steps <= 65536:
+    if not np.isfinite(numbers).all() or not 0 < field.near < field.far < LARGEST or not 1 <= field.steps <= 65536:
         raise ValueError(f"near {field.near}, far {field.far}, steps {field.steps} or a scale is out of range")
     if not (0 <= field.refine <= 4096 and 1 <= field.finest <= 4096):
         raise ValueError(f"refine {field.refine} or finest {field.finest} is out of range")

@@ -228,6 +228,34 @@ def test_inconsistent_file_is_refused(field: SHGrid, tmp_path: Path) -> None:
         BakedField.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("centre", np.zeros(1, np.float32)),
+        ("half_size", np.zeros(3, np.float32)),
+        ("background", np.zeros(3, np.uint8)),
+        ("far", 1e300),
+        ("near", float("nan")),
+    ],
+)
+def test_an_impossible_box_or_ray_is_refused(field: SHGrid, tmp_path: Path, name: str, value) -> None:
+    """Kernels index memory by what these give."""
+    path = replace(bake(field), **{name: value}).save(tmp_path / "field.safetensors")
+    with pytest.raises(BakedFieldError, match=name.replace("_", ".")):
+        BakedField.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("camera_to_world", np.full((3, 4), np.nan)), ("focal", (0.0, 50.0)), ("centre", (np.inf, 1.0)), ("width", 0)],
+)
+def test_an_impossible_camera_is_refused(field: SHGrid, name: str, value) -> None:
+    view: dict[str, Any] = {"camera_to_world": np.eye(4)[:3], "focal": (50.0, 50.0), "centre": (20.0, 16.0)}
+    view |= {"width": 40, "height": 32, name: value}
+    with pytest.raises(ValueError, match=r"camera_to_world must|no camera has"):
+        bake(field).render_image(**view)
+
+
 @pytest.mark.parametrize(("argument", "value"), [("bits", 1), ("bits", 9), ("levels", 4)])
 def test_impossible_bakes_are_refused(field: SHGrid, argument: str, value: int) -> None:
     options: dict[str, Any] = {argument: value}
