@@ -32,7 +32,7 @@ BASE_COLUMNS = 4
 def contexts_of(before: np.ndarray, colour: np.ndarray | None) -> np.ndarray:
     """Contexts [n] uint8 of a number, from the numbers before it in the order [n, k] and, of those, the same
     coefficient of the colour before [n]."""
-    filled = FILLED_CLASS[np.minimum(np.abs(before), 2).sum(1)] if before.shape[1] else np.zeros(len(before), np.uint8)
+    filled = FILLED_CLASS[np.minimum(np.abs(before.astype(np.int16)), 2).sum(1)]
     if colour is None:
         return filled * np.uint8(COLOUR_CLASSES)
     return filled * np.uint8(COLOUR_CLASSES) + (np.clip(colour, -2, 2) + 2).astype(np.uint8)

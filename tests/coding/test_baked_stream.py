@@ -90,7 +90,7 @@ def test_decoding_gives_back_the_very_field(
 def test_rows_that_no_occupied_cell_needs_survive_too() -> None:
     field = ball()
     kept = np.ones(len(RESOLUTIONS) * ROWS, np.bool_)
-    values = np.random.default_rng(1).integers(-127, 128, (len(kept), 13)).astype(np.int8)
+    values = np.random.default_rng(1).integers(-128, 128, (len(kept), 13)).astype(np.int8)
     field = replace(field, kept=np.packbits(kept), values=values)
     assert_same(field, decode_baked(coded_baked(field), name="x")[0])
 

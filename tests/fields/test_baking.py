@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole
 from crowdnerf_lab.coding.baked_stream import coded_baked
+from crowdnerf_lab.coding.entropy import bits_of
+from crowdnerf_lab.coding.row_statistics import colour_before, column_order, contexts_of
 from crowdnerf_lab.devices.profile import device_profile
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.fields.baking import TIERS, bake, bytes_for, levels_for, view_cell
@@ -137,6 +139,21 @@ def test_quantized_rows_cost_no_more_than_rounded_ones(seed: int, numbers: int, 
     assert actual <= coarse.distortion * 1.001
     assert coarse.bits < fine.bits
     assert coarse.distortion + multiplier * coarse.bits <= fine.distortion + multiplier * fine.bits
+
+
+@pytest.mark.parametrize("numbers", [4, 13])
+def test_bits_are_those_that_the_coder_takes(numbers: int) -> None:
+    generator = np.random.default_rng(0)
+    shared = generator.laplace(0, 1, (4000, 1))
+    rows = (shared + generator.laplace(0, 0.5, (4000, numbers))).astype(np.float32)
+    found = quantize_level(rows, np.ones_like(rows), multiplier=0.05, top=127)
+    kept = found.values.any(1)
+    values = found.values[kept][:, column_order(numbers)]
+    bits = bits_of(kept.astype(np.int32))
+    for k, colour in enumerate(colour_before(numbers)):
+        contexts = contexts_of(values[:, :k], None if colour < 0 else values[:, colour])
+        bits += bits_of(values[:, k].astype(np.int32), contexts=contexts)
+    assert found.bits == pytest.approx(bits, rel=0.1)
 
 
 def test_rows_without_importance_are_dropped() -> None:
