@@ -62,7 +62,7 @@ def quantized_layers(
         if importance is None or not np.isfinite(weights).all():
             continue
         if integer:
-            importance = _in_units_of(importance, parts.scales[tensor.name], tensor)
+            importance = in_units_of(importance, parts.scales[tensor.name], tensor)
         chosen[tensor.name] = quantized(weights, importance, step=step, whole=integer, slope=slope)
     return chosen
 
@@ -82,14 +82,20 @@ def _importance(tensor: StoredTensor, importances: Mapping[str, Importance]) -> 
     return importance
 
 
-def _in_units_of(importance: Importance, scales: Scales, tensor: StoredTensor) -> Importance:
+def in_units_of(importance: Importance, scales: Scales, tensor: StoredTensor) -> Importance:
     """The importance of integers whose weights are scales times them."""
-    rows, _ = matrix_shape(tensor.shape)
-    squares = scales.values.reshape(-1) ** 2
-    if squares.size == 1:
-        return Importance(importance.outputs * squares, importance.inputs)
-    if len(tensor.shape) == 1 and squares.size == importance.inputs.shape[0]:
-        return Importance(importance.outputs, importance.inputs * squares)
-    if scales.axis == 0 and squares.size == rows:
-        return Importance(importance.outputs * squares, importance.inputs)
-    raise CodedFileError(f"{tensor.name} has {squares.size} scales along axis {scales.axis}; code this graph exactly")
+    rows, columns = matrix_shape(tensor.shape)
+    factors = np.abs(scales.values.reshape(-1))
+    vector = len(tensor.shape) == 1
+    if factors.size not in (1, columns if vector else tensor.shape[scales.axis]):
+        raise CodedFileError(
+            f"{tensor.name} has {factors.size} scales along axis {scales.axis}; code this graph exactly"
+        )
+    if not vector and (factors.size == 1 or scales.axis == 0):
+        return Importance(importance.outputs * np.broadcast_to(factors, rows) ** 2, importance.inputs)
+    if not vector:
+        along = [factors.size if axis == scales.axis else 1 for axis in range(1, len(tensor.shape))]
+        factors = np.broadcast_to(factors.reshape(along), tensor.shape[1:]).reshape(-1)
+    factors = np.broadcast_to(factors, columns)
+    together = factors[:, None] * factors if importance.inputs.ndim == 2 else factors**2
+    return Importance(importance.outputs, importance.inputs * together)
