@@ -18,6 +18,7 @@ import itertools
 import crowdnerf_lab as cn
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.fields.baking import TIERS, view_cell
+from crowdnerf_lab.fields.importance import importance_of
 
 # %% tags=["parameters"]
 preset = "standard"
@@ -113,8 +114,11 @@ for name in distilled:
 
 # %%
 cameras = scene.cameras[scene.train]
+importance = importance_of(field, cameras)
 ladder = {
-    tier.name: cn.bake(field, cameras=cameras, max_bytes=tier.max_bytes) for tier in TIERS if tier.max_bytes is not None
+    tier.name: cn.bake(field, cameras=cameras, max_bytes=tier.max_bytes, importance=importance)
+    for tier in TIERS
+    if tier.max_bytes is not None
 }
 by_baked = {name: bench.renders(baked) for name, baked in ladder.items()}
 cn.figures.image_strip(

@@ -23,7 +23,7 @@ import crowdnerf_lab as cn
 from crowdnerf_lab.catalogue.artefact import ArtefactError
 from crowdnerf_lab.devices.export import export_onnx
 from crowdnerf_lab.devices.formats.sensitivity import sensitivity_of
-from crowdnerf_lab.devices.measure import pictures_of
+from crowdnerf_lab.devices.measure import as_colour, pictures_of
 from crowdnerf_lab.devices.quantize import op_types
 from crowdnerf_lab.devices.reference import calibration_feeds
 from crowdnerf_lab.network.ue import light_field_model
@@ -148,12 +148,23 @@ cn.figures.table(
 # file brings coarse weights first and refinements after: whatever has arrived beyond the first layer draws (S49).
 
 # %%
-progressive = [card for card in cards if card.coding == "progressive" and len(card.layers) > 1]
+progressive = [card for card in cards if card.layers and card.stored_as in ("onnx_int8_qdq", "baked")]
 cn.figures.progressive_curves(progressive)
 
+# %% [markdown]
+# The same as pictures: the largest of these files while it arrives.
+
 # %%
-growing = next(artefact for artefact in artefacts if artefact.card.coding == "progressive" and artefact.card.layers[1:])
+growing = max((each for each in artefacts if each.card in progressive), key=lambda each: each.card.bytes)
 ends = [layer.bytes for layer in growing.card.layers]
+arriving, arrived = bench.root / "arriving", {}
+for end in (ends[0], ends[len(ends) // 2], ends[-1]):
+    shutil.copytree(growing.folder, arriving, dirs_exist_ok=True)
+    (arriving / growing.card.model).write_bytes(growing.model.read_bytes()[:end])
+    (picture,) = pictures_of(cn.load_artefact(arriving, allow_partial=True), views.cameras[:1])
+    arrived[f"{end / 1e3:.0f} kB"] = as_colour(picture)
+shutil.rmtree(arriving)
+cn.figures.image_strip(arrived, truth=views.truths[0], columns=3)
 
 # %% [markdown]
 # ## By target
