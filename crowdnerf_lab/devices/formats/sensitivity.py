@@ -55,13 +55,14 @@ def sensitivity_of(graph: Path, feeds: Sequence[Feed]) -> tuple[LayerSensitivity
 def quantize_mixed_int8(
     graph: Path, path: Path, *, feeds: Sequence[Feed], loss_db: float = 0.1, student_psnr: float = 30.0
 ) -> MixedGraph:
-    """Int8 in as many layers as pictures bear: the most sensitive ones compute in float32, with float16 weights.
+    """Int8 in as many layers as pictures bear: the most sensitive ones compute in float32.
 
     At most `loss_db` dB are lost by a student whose pictures are within `student_psnr` dB of the teacher's. Errors of
     quantization and of distillation are independent, so their squares add up, and the quantized pictures must come
     within student_psnr - 10 log10(10^(loss_db / 10) - 1) dB of the float32 ones: 46.3 dB for 0.1 dB lost of 30.
 
-    Raises QuantizationError when even float16 weights lose more.
+    The weights of layers left out are int8 all the same, or float16 where that alone would lose too much. Raises
+    QuantizationError when float16 does, too.
     """
     model = read_graph(graph)
     ranges = activation_ranges(model, feeds, name=graph)
@@ -70,32 +71,30 @@ def quantize_mixed_int8(
     probes = _probes(feeds)
     truth = pictures(model, probes)
 
-    def quantized(floating: int) -> tuple[onnx.ModelProto, float]:
-        mixed = with_int8_layers(model, ranges, layers={layer.layer for layer in ranked[floating:]})
-        store_float16(mixed, name=graph, layers={layer.layer for layer in ranked[:floating]})
+    def attempt(floating: int, *, halves: bool) -> tuple[onnx.ModelProto, float]:
+        left, rest = ({layer.layer for layer in part} for part in (ranked[:floating], ranked[floating:]))
+        mixed = with_int8_layers(model, ranges, layers=rest)
+        if halves:
+            store_float16(mixed, name=graph, layers=left)
         weights_as_int8(mixed)
         return mixed, psnr_between(pictures(mixed, probes), truth)
 
-    # The fewest layers left out that suffice: more layers in float32 never lose much, so bisect.
-    fewest, most = 0, len(ranked)
-    mixed, psnr = quantized(0)
-    if psnr < needed:
-        mixed, psnr = quantized(most)
-        if psnr < needed:
-            raise QuantizationError(
-                f"{graph}: with int8 weights in nothing but tables, pictures come within {psnr:.1f} dB of the float32 "
-                f"ones, {needed:.1f} are needed to lose {loss_db:g} dB; allow more loss, or store it as onnx_float16"
-            )
-        while most - fewest > 1:
-            middle = (fewest + most) // 2
-            attempt, reached = quantized(middle)
-            if reached >= needed:
-                most, mixed, psnr = middle, attempt, reached
-            else:
-                fewest = middle
-        fewest = most
-    floating = tuple(layer.layer for layer in ranked[:fewest])
-    return MixedGraph(write_graph(mixed, path), floating, psnr)
+    halves = attempt(len(ranked), halves=False)[1] < needed
+    if halves and (reached := attempt(len(ranked), halves=True)[1]) < needed:
+        raise QuantizationError(
+            f"{graph}: without any integer layer pictures still come within {reached:.1f} dB of the float32 ones only, "
+            f"{needed:.1f} are needed to lose {loss_db:g} dB; allow more loss, or store it as onnx_float16"
+        )
+    # The fewest layers left out that suffice; leaving out more hardly ever loses more, so bisect.
+    too_few, enough = -1, len(ranked)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if attempt(middle, halves=halves)[1] >= needed:
+            enough = middle
+        else:
+            too_few = middle
+    mixed, psnr = attempt(enough, halves=halves)
+    return MixedGraph(write_graph(mixed, path), tuple(layer.layer for layer in ranked[:enough]), psnr)
 
 
 def psnr_for_loss(loss_db: float, *, student_psnr: float) -> float:
