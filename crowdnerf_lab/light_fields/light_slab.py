@@ -3,7 +3,8 @@
 A ray is where it meets two parallel planes: (u, v) on the far one, (s, t) on the near one. This is a light slab (Levoy
 and Hanrahan 1996). Its features come from six pictures, one for each pair of the four coordinates (uv, st, us, vt, ut,
 vs), looked up bilinearly at several resolutions; a small decoder makes them cell x cell pixels. What a look-up reads is
-learned directly, so pictures come within seconds and a few layers do.
+learned directly, so pictures come within seconds and a few layers do: from the concert's field, 24.5 dB to the teacher
+on views between the captured ones after 40 s of one CPU thread, where the ray MLP S is at 23.0 dB; 25.6 dB after 120 s.
 
 The planes lie where the scene's surfaces do, the far one through what is far (a screen, say), the near one through what
 is near: what lies on a plane is a picture on it, and only its parallax is left to learn. LightSpeed's planes lie around
