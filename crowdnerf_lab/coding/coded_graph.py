@@ -21,7 +21,7 @@ from crowdnerf_lab.coding.entropy import decode_integers, encode_integers
 from crowdnerf_lab.coding.graph_quantization import quantized_layers
 from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, LayeredFile, packed_layers, read_layers
 from crowdnerf_lab.coding.planes import decode_planes, encode_planes
-from crowdnerf_lab.coding.quantization import OCTAVES, SLOPE, Importance, Quantized, steps_of
+from crowdnerf_lab.coding.quantization import OCTAVES, SLOPE, Importance, Quantized, steps_of, uncorrelated
 from crowdnerf_lab.coding.stored_tensors import (
     BYTES_LIMIT,
     FLOATS,
@@ -102,7 +102,8 @@ def encode_graph(
     comes back bit by bit (a progressive file has one more layer for that). A step: float weights of layers become
     integers times steps, int8 ones coarser integers, see quantization.quantized; without importances the step is in
     units of a tensor's root mean square. importances: by initializer name, of those that they are given for. slope: how
-    much error a bit is worth, see quantization.quantized; 0 for weights that lie on their lattice already.
+    much error a bit is worth, see quantization.quantized. A progressive file makes no use of the inputs' correlations:
+    its first layers leave out bits that the feedback between columns would count on.
     """
     return write_bytes(
         Path(path),
@@ -134,6 +135,8 @@ def packed_graph(
     if exact:
         lattices = quantized_layers(replace(parts, scales={}), step=EXACT_STEP, importances=None, slope=0)
     elif step is not None:
+        if coding == "progressive" and importances is not None:
+            importances = {name: uncorrelated(importance) for name, importance in importances.items()}
         lattices = quantized_layers(parts, step=step, importances=importances, slope=slope)
     exact = exact and bool(lattices)
     hows: dict[str, How] = {t.name: "steps" if t.name in lattices else _exact_coding(t) for t in parts.tensors}

@@ -44,9 +44,8 @@ def decode_planes(payloads: Sequence[bytes], *, shapes: Sequence[Shape], shifts:
 
 
 def coarse(values: NDArray[np.integer], shift: int) -> NDArray[np.int64]:
-    """The nearest multiples of 2 ** shift, divided by it."""
-    wide = values.astype(np.int64)
-    return (wide + (1 << shift >> 1)) >> shift
+    """The nearest multiples of 2 ** shift, divided by it; halves to even, for small weights all rounded up add up."""
+    return np.rint(values / 2.0**shift).astype(np.int64)
 
 
 def check_shifts(shifts: Sequence[int]) -> None:

@@ -105,6 +105,12 @@ def uninformed(weights: NDArray[np.number]) -> Importance:
     return Importance(np.full(len(weights), 1 / square), np.ones(weights.shape[1]))
 
 
+def uncorrelated(importance: Importance) -> Importance:
+    """The same importance as if inputs were not correlated: rounding errors then count one by one, without feedback."""
+    inputs = importance.inputs
+    return Importance(importance.outputs, np.diagonal(inputs).copy() if inputs.ndim == 2 else inputs)
+
+
 def laplace_bits(integers: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bits of integers that were rounded from a Laplace distribution of mean magnitude `expected`, in steps."""
     size = np.maximum(expected, 0.02)

@@ -133,6 +133,16 @@ def test_every_prefix_of_a_progressive_file_renders_better_than_the_one_before(t
     assert np.array_equal(decoded_image(content[: ends[1] + 5]), decoded_image(content[: ends[1]]))
 
 
+def test_prefixes_render_with_importances_too(tmp_path):
+    path = convolution_graph(tmp_path / "g.onnx")
+    truth = image_of(path.read_bytes())
+    content = packed_graph(path, coding="progressive", step=0.5, importances=importances())
+    ends = read_layers(content, kind=KIND, name="g").ends
+    errors = [np.square(decoded_image(content[:end]) - truth).mean() for end in ends]
+    assert all(later < earlier for earlier, later in pairwise(errors))
+    assert errors[0] < 0.2 * truth.var()
+
+
 def test_a_progressive_file_ends_in_what_the_plain_lossy_one_holds(tmp_path):
     path = convolution_graph(tmp_path / "g.onnx")
     plain = decode_graph(packed_graph(path, step=0.1), name="g").initializers

@@ -31,8 +31,10 @@ def test_knowing_the_coarse_plane_makes_the_fine_ones_cost_little_more():
     assert parts[0] < 0.65 * whole
 
 
-def test_coarse_integers_are_the_nearest():
-    assert coarse(np.array([-6, -2, -1, 0, 1, 2, 5, 6]), 2).tolist() == [-1, 0, 0, 0, 0, 1, 1, 2]
+def test_coarse_integers_are_the_nearest_and_lean_to_neither_side():
+    values = np.array([-6, -5, -2, -1, 0, 1, 2, 5, 6])
+    assert coarse(values, 2).tolist() == [-2, -1, 0, 0, 0, 0, 0, 1, 2]
+    assert (coarse(-values, 2) == -coarse(values, 2)).all()
 
 
 @pytest.mark.parametrize("shifts", [(), (1,), (17, 0), (0, 1), (2, 2, 0), (-1, 0), (True, 0)])
