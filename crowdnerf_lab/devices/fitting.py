@@ -14,9 +14,9 @@ from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import ModelCard
 from crowdnerf_lab.catalogue.limits import RUNTIME_OF, Constraint, Miss, Target, misses, psnr_of
-from crowdnerf_lab.devices.cost import Proxy, energy_of, predicted_ms
+from crowdnerf_lab.devices.cost import Proxy, energy_of
 from crowdnerf_lab.devices.ladder import Candidate, Ladder, LadderError
-from crowdnerf_lab.devices.predictions import Prediction, Siblings, computes_in_of, work_of_card
+from crowdnerf_lab.devices.predictions import Prediction, Siblings, computes_in_of, proxy_of, work_of_card
 from crowdnerf_lab.devices.profile import DeviceProfile
 
 LatencyOf = Literal["device", "this machine"]
@@ -48,7 +48,8 @@ class Considered:
 class Fitted:
     """The best artefact for a device, and why; None: none fits, and the reason says what stands in the way.
 
-    considered: every rung. nearest: for each limit that any rung breaks, the least miss of it.
+    considered: every rung. nearest: for each limit that any rung breaks, the least miss of it; of those rungs that the
+    device can run at all, if there are any.
     """
 
     artefact: Artefact | None
@@ -122,7 +123,7 @@ class _Judge:
     def measured(self, artefact: Artefact, *, best_psnr: float) -> Considered:
         """By everything on the card. best_psnr: of the ladder, for a target that is relative to it."""
         card = artefact.card
-        proxy = self._proxy(card)
+        proxy = proxy_of(work_of_card(card), self.profile, kind=card.kind, precision=card.computes_in)
         target = replace(self.target, max_ms=None) if proxy and self.by_proxy else self.target
         found = [*misses(card, self.capability, target, best_psnr=best_psnr), *self._energy_miss(card)]
         if proxy and self.by_proxy:
@@ -137,9 +138,7 @@ class _Judge:
             found.append(Miss("runtime", math.inf, f"needs {runtime}"))
         if precision not in self.profile.precisions:
             found.append(Miss("precision", math.inf, f"computes in {precision}"))
-        proxy = None
-        if expected.work and self.profile.compute and precision in self.profile.compute.peak_gops:
-            proxy = predicted_ms(self.profile, expected.work, precision=precision)
+        proxy = proxy_of(expected.work, self.profile, kind=candidate.kind, precision=precision)
         if proxy and self.by_proxy:
             found += self._latency_miss(proxy.ms, str(proxy))
         elif expected.ms is not None:
@@ -154,12 +153,6 @@ class _Judge:
             )
         return Considered(candidate.name, None, expected, proxy, tuple(found))
 
-    def _proxy(self, card: ModelCard) -> Proxy | None:
-        work, compute = work_of_card(card), self.profile.compute
-        if work is None or compute is None or card.computes_in not in compute.peak_gops:
-            return None
-        return predicted_ms(self.profile, work, precision=card.computes_in)
-
     def _latency_miss(self, ms: float, says: str) -> list[Miss]:
         limit = self.target.max_ms
         if limit is None or ms <= limit:
@@ -167,8 +160,8 @@ class _Judge:
         return [Miss("latency", math.log2(ms / limit), f"{says}, more than {limit:.1f}")]
 
     def _energy_miss(self, card: ModelCard) -> list[Miss]:
-        work, compute = work_of_card(card), self.profile.compute
-        if work is None or compute is None or card.computes_in not in compute.peak_gops:
+        work = work_of_card(card)
+        if work is None or proxy_of(work, self.profile, kind=card.kind, precision=card.computes_in) is None:
             return []
         spent, limit = energy_of(self.profile, work, precision=card.computes_in), 1e3 * self.profile.frame_joules
         if spent.frame_mj <= limit:
@@ -214,9 +207,10 @@ def _is_hopeless(miss: Miss) -> bool:
 def _chosen(judge: _Judge, considered: Sequence[Considered]) -> Fitted:
     fitting = [each for each in considered if each.artefact is not None and not each.misses]
     best = _best([each.artefact for each in fitting if each.artefact is not None])
-    nearest, title = _nearest(considered), judge.profile.title
+    runnable = [each for each in considered if not any(math.isinf(miss.by) for miss in each.misses)] or considered
+    nearest, title = _nearest(runnable), judge.profile.title
     if best is None:
-        return Fitted(None, f"no model fits {title}: {_obstacles(considered)}", tuple(considered), nearest)
+        return Fitted(None, f"no model fits {title}: {_obstacles(runnable)}", tuple(considered), nearest)
     card = best.card
     proxy = next(each.proxy for each in fitting if each.artefact is best)
     there = f"; on {title} {proxy}" if proxy else ""

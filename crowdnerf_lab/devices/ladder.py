@@ -86,6 +86,7 @@ FORMATS: tuple[Format, ...] = (
 )
 CODINGS: tuple[Coding, ...] = ("none", "zstd", "range", "progressive")
 BAKED_CODINGS: tuple[Coding, ...] = ("none", "progressive")
+"""Of baked fields; a tier of so many bytes has them coded, and would be several times as large uncoded."""
 FAITHFUL_DB: dict[Format, float] = {"onnx_float32": 38.0, "onnx_int8_weights": 38.0, "onnx_int8_qdq": 38.0}
 """Formats whose weights a range coder may round: it costs 0.06 dB of a student that is at 19 dB to the truth."""
 ROUNDS = 3
@@ -157,11 +158,11 @@ class Ladder:
             for coding in self.codings
         ]
         baked = [
-            Candidate("baked_field", tier, "baked", width, height, coding)
-            for tier in self.tiers
+            Candidate("baked_field", tier.name, "baked", width, height, coding)
+            for tier in self.tiers.values()
             for width, height in self.resolutions
             for coding in BAKED_CODINGS
-            if coding in self.codings
+            if coding in self.codings and (coding != "none" or tier.max_bytes is None)
         ]
         return tuple(light_fields + baked)
 

@@ -9,9 +9,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from crowdnerf_lab.catalogue.card import Coding, Format, ModelCard
-from crowdnerf_lab.devices.cost import CostModel, Timed, Work, calibrated
-from crowdnerf_lab.devices.profile import Precision
+from crowdnerf_lab.catalogue.card import Coding, Format, Kind, ModelCard
+from crowdnerf_lab.devices.cost import CostModel, Proxy, Timed, Work, calibrated, predicted_ms
+from crowdnerf_lab.devices.profile import DeviceProfile, Precision
 from crowdnerf_lab.devices.rungs import Candidate
 
 BITS_OF_FORMAT: dict[Format, float] = {
@@ -114,6 +114,19 @@ def work_of_card(card: ModelCard) -> Work | None:
     if card.flops is None or card.bytes_moved is None:
         return None
     return Work(0, card.flops, card.bytes_moved, card.parameters or 0)
+
+
+def proxy_of(work: Work | None, profile: DeviceProfile, *, kind: Kind, precision: Precision) -> Proxy | None:
+    """The roofline's estimate for a device; None where the work is unknown or the processor runs no such model.
+
+    A baked field is marched by code for a CPU: the peaks of a neural or graphics processor say nothing about it.
+    """
+    compute = profile.compute
+    if work is None or compute is None or precision not in compute.peak_gops:
+        return None
+    if kind == "baked_field" and compute.unit != "cpu":
+        return None
+    return predicted_ms(profile, work, precision=precision)
 
 
 def computes_in_of(candidate: Candidate) -> Precision:

@@ -52,14 +52,16 @@ class ProfileError(ValueError):
 class Compute(BaseModel):
     """What the device's processor can do at best, for a roofline (Williams et al. 2009) and an estimate of energy.
 
-    peak_gops: 10^9 operations a second by precision, a multiply and an add being two. memory_gb_s: 10^9 bytes a second
-    between memory and processor. attained: the fraction of the peak that small networks reach. picojoule_per_op: energy
-    of one operation with all that surrounds it, by precision; picojoule_per_byte: of one byte from or to memory.
+    unit: graphs of convolutions run on any; what numba compiles runs on a cpu alone. peak_gops: 10^9 operations a
+    second by precision, a multiply and an add being two. memory_gb_s: 10^9 bytes a second between memory and processor.
+    attained: the fraction of the peak that small networks reach. picojoule_per_op: energy of one operation with all
+    that surrounds it, by precision; picojoule_per_byte: of one byte from or to memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     processor: str = Field(min_length=3, max_length=100)
+    unit: Literal["cpu", "gpu", "npu"]
     peak_gops: dict[Precision, Annotated[float, Field(ge=0.1, le=1e7, allow_inf_nan=False)]] = Field(min_length=1)
     memory_gb_s: Positive = Field(ge=0.05, le=20_000)
     attained: Positive = Field(ge=0.001, le=1)

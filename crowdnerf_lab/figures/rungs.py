@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 import plotly.graph_objects as go
 
 from crowdnerf_lab.catalogue.card import ModelCard
-from crowdnerf_lab.devices.cost import CostError, Proxy, predicted_ms
-from crowdnerf_lab.devices.predictions import work_of_card
+from crowdnerf_lab.catalogue.limits import RUNTIME_OF
+from crowdnerf_lab.devices.cost import Proxy
+from crowdnerf_lab.devices.predictions import proxy_of, work_of_card
 from crowdnerf_lab.devices.profile import DeviceProfile
 from crowdnerf_lab.figures.style import (
     COLOUR_OF_DEVICE,
@@ -219,7 +220,9 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
         )
     )
     for number, profile in enumerate(profiles):
-        proxies = [(name, proxy) for name, card in zip(names, rows, strict=True) if (proxy := proxy_of(card, profile))]
+        proxies = [
+            (name, proxy) for name, card in zip(names, rows, strict=True) if (proxy := card_proxy(card, profile))
+        ]
         if proxies:
             figure.add_trace(
                 go.Scatter(
@@ -263,15 +266,11 @@ OPEN_SYMBOLS = ("circle-open", "square-open", "diamond-open", "triangle-up-open"
 _NOTE = {"showarrow": False, "font": {"size": 11, "color": FAINT}, "xanchor": "left", "yanchor": "bottom"}
 
 
-def proxy_of(card: ModelCard, profile: DeviceProfile) -> Proxy | None:
-    """The roofline's estimate for a device; None where the card, or the profile, does not say enough."""
-    work = work_of_card(card)
-    if work is None or card.computes_in not in profile.precisions:
+def card_proxy(card: ModelCard, profile: DeviceProfile) -> Proxy | None:
+    """The roofline's estimate for a device that runs and computes what the model needs; else None."""
+    if RUNTIME_OF[card.kind] not in profile.runtimes or card.computes_in not in profile.precisions:
         return None
-    try:
-        return predicted_ms(profile, work, precision=card.computes_in)
-    except CostError:
-        return None
+    return proxy_of(work_of_card(card), profile, kind=card.kind, precision=card.computes_in)
 
 
 def model_name(card: ModelCard) -> str:

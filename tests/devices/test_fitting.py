@@ -103,6 +103,20 @@ def test_a_device_that_was_not_measured_is_judged_by_its_proxy() -> None:
     assert "9.0 ms a frame on the machine of the tests; on Smart watch about 180 ms (proxy" in as_measured.reason
 
 
+def test_a_neural_or_graphics_processor_says_nothing_about_a_march_on_a_cpu() -> None:
+    work = {"flops": 1_000_000_000, "bytes_moved": 700_000_000, "parameters": 400_000}
+    marched = [rung("baked", ms=90.0, kind="baked_field", **work)]
+    server = fit_to(device_profile("edge_gpu_server"), ladder=marched)
+    assert server.considered[0].proxy is None
+    assert "90.0 ms a frame, more than 16.7" in server.reason
+    assert fit_to(LAPTOP, ladder=marched).considered[0].proxy is not None
+
+
+def test_the_nearest_misses_are_those_of_models_that_the_device_can_run() -> None:
+    found = fit_to(device_profile("smart_watch"), Target(min_psnr=21.5), ladder=LADDER, latency_of="this machine")
+    assert "quality by 0.50 dB at best: 21.0 dB" in found.reason  # the baked field has 22 dB, and needs numba
+
+
 @pytest.mark.row("S36")
 def test_a_frame_may_not_take_more_energy_than_the_profile_allows() -> None:
     hungry = [rung("student", flops=4_000_000_000, bytes_moved=30_000_000, parameters=400_000)]

@@ -34,6 +34,7 @@ source = "a profile made up for this test"
 COMPUTE = """
 [compute]
 processor = "a small core"
+unit = "cpu"
 peak_gops = { float32 = 10.0, int8 = 20.0 }
 memory_gb_s = 3.0
 attained = 0.4
@@ -112,6 +113,7 @@ def test_an_impossible_profile_is_refused(tmp_path: Path, old: str, new: str, sa
         ("float32 = 10.0, int8 = 20.0", "float32 = 10.0", r"peak_gops knows float32, picojoule_per_op float32, int8"),
         ("int8 = 20.0 }", "int8 = inf }", r"compute\.peak_gops\.int8: .*not inf"),
         ("memory_gb_s = 3.0", "memory_gb_s = 3e9", r"compute\.memory_gb_s: .*not 3000000000"),
+        ('unit = "cpu"', 'unit = "abacus"', r"compute\.unit: .*not 'abacus'"),
         ("attained = 0.4", "attained = 1.4", r"compute\.attained: .*not 1\.4"),
         ("per_byte = 60.0", "per_byte = 0.0", r"compute\.picojoule_per_byte: .*not 0\.0"),
         ('source = "a processor made up for this test"', 'source = "trust me"', r"compute\.source: .*not 'trust me'"),

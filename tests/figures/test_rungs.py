@@ -9,7 +9,7 @@ import pytest
 from crowdnerf_lab import figures
 from crowdnerf_lab.catalogue.card import ModelCard
 from crowdnerf_lab.devices.profile import device_profile, device_profiles
-from crowdnerf_lab.figures.rungs import front, proxy_of
+from crowdnerf_lab.figures.rungs import card_proxy, front, short_name
 from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE, NAME_OF_FORMAT, SYMBOL_OF_FORMAT
 from tests.toy_catalogue import toy_card
 
@@ -130,7 +130,7 @@ def test_what_was_not_measured_is_open_and_called_a_proxy() -> None:
         assert trace.marker.symbol.endswith("-open")
         assert trace.marker.color == COLOUR_OF_DEVICE[profile.device_class]
         assert all("not measured" in text for text in trace.text)
-        assert trace.x[0] == proxy_of(CARDS[0], profile).ms
+        assert trace.x[0] == card_proxy(CARDS[0], profile).ms
     assert "proxies" in figure.layout.xaxis.title.text
     assert {note.text for note in figure.layout.annotations} == {"33.3 ms", "100 ms", "16.7 ms"}
 
