@@ -1,8 +1,9 @@
 """An ONNX graph for the air: the graph without its weights, and the weights coded, exactly or at a chosen error.
 
     encode_graph(graph, path)                                        range-coded, every weight bit by bit
-    encode_graph(graph, path, step=0.01, importances=importances)    lossy: fewer bits where the picture forgives them
-    encode_graph(graph, path, coding="progressive", step=0.01, ...)  coarse weights first, refined by every layer
+    step = step_for_psnr(38, weights=parameters)
+    encode_graph(graph, path, step=step, importances=importances)    lossy: fewer bits where the picture forgives them
+    encode_graph(graph, path, coding="progressive", step=step, ...)  coarse weights first, refined by every layer
 
 The receiver needs neither onnx nor torch: `decode_graph` gives the graph and its weights, which `lend` hands to ONNX
 Runtime. Any beginning of a progressive file that reaches beyond its first layer renders.
@@ -54,6 +55,8 @@ SHIFTS = (2, 1, 0)
 """Bits that each layer of a progressive file leaves out of every integer."""
 EXACT_STEP = 0.05
 """Steps of the integers of a progressive file that ends exactly, in units of a tensor's root mean square."""
+STEP_OCTAVES = (-20, 4)
+"""Between which powers of two `step_within` looks."""
 GRAPH_LIMIT = 1 << 26
 How = Literal["bytes", "integers", "floats", "steps"]
 """A tensor's coding: zstd'd bytes; integers or floats bit by bit; integers times steps."""
@@ -142,6 +145,31 @@ def packed_graph(
     hows: dict[str, How] = {t.name: "steps" if t.name in lattices else _exact_coding(t) for t in parts.tensors}
     planes = tuple(shifts) if coding == "progressive" else (0,)
     return _packed(parts.model, parts.tensors, hows, lattices, shifts=planes, exact=exact)
+
+
+def step_within(
+    graph: Path,
+    *,
+    max_bytes: int,
+    coding: Coding = "range",
+    importances: Mapping[str, Importance] | None = None,
+) -> float:
+    """The finest step, to a tenth of an octave, at which `encode_graph` writes at most max_bytes.
+
+    Raises CodedFileError, naming the least that is possible, when no step is coarse enough.
+    """
+    octaves = np.linspace(*STEP_OCTAVES, 10 * (STEP_OCTAVES[1] - STEP_OCTAVES[0]) + 1)
+
+    def size(k: int) -> int:
+        return len(packed_graph(graph, coding=coding, step=float(2.0 ** octaves[k]), importances=importances))
+
+    too_fine, enough = -1, len(octaves) - 1
+    if (least := size(enough)) > max_bytes:
+        raise CodedFileError(f"{graph} cannot be coded in {max_bytes} bytes; allow {least}, or take a smaller student")
+    while enough - too_fine > 1:
+        middle = (too_fine + enough) // 2
+        too_fine, enough = (too_fine, middle) if size(middle) <= max_bytes else (middle, enough)
+    return float(2.0 ** octaves[enough])
 
 
 def decode_graph(content: bytes, *, name: Path | str) -> DecodedGraph:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from toy_graphs import COLUMNS, FEED, ROWS, convolution_graph, dequantizing_graph, every_type_graph, toy_weights
 
-from crowdnerf_lab.coding.coded_graph import KIND, decode_graph, encode_graph, packed_graph
+from crowdnerf_lab.coding.coded_graph import KIND, decode_graph, encode_graph, packed_graph, step_within
 from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, packed_layers, read_layers
 from crowdnerf_lab.coding.quantization import Importance
 
@@ -160,6 +160,14 @@ def test_integer_weights_become_coarser_integers_that_still_compute_in_int8(tmp_
     assert len(coarse) < 0.9 * len(exact)
     error = np.abs(decoded_image(coarse) - decoded_image(exact)).mean()
     assert 0 < error < 0.3 * np.abs(decoded_image(exact)).mean()
+
+
+def test_the_finest_step_within_so_many_bytes(tmp_path):
+    path = convolution_graph(tmp_path / "g.onnx")
+    step = step_within(path, max_bytes=1500)
+    assert len(packed_graph(path, step=step)) <= 1500 < len(packed_graph(path, step=step / 1.1))
+    with pytest.raises(CodedFileError, match=r"cannot be coded in 100 bytes; allow \d+"):
+        step_within(path, max_bytes=100)
 
 
 def test_coding_is_deterministic(tmp_path):
