@@ -30,7 +30,15 @@ from crowdnerf_lab.presets import Preset, preset
 from crowdnerf_lab.scene import PosedScene
 from crowdnerf_lab.training import fit
 
-STUDENTS = ("ray_mlp XS", "ray_mlp S", "ray_mlp M", "plane_features XS", "plane_features S", "light_slab S")
+STUDENTS = (
+    "ray_mlp XS",
+    "ray_mlp S",
+    "ray_mlp M",
+    "plane_features XS",
+    "plane_features S",
+    "plane_features M",
+    "light_slab S",
+)
 FRACTION_OF_XS = 5 / 8
 """Of a view's sides that a student of size XS draws: 200 x 150 of 320 x 240."""
 
@@ -96,7 +104,7 @@ def _students(
                 scene,
                 student=untrained_student(name, teacher=field, scene=scene, view_size=(width, height)),
                 seconds=arguments.distil_seconds or sizes.distil_seconds,
-                views=sizes.distil_views,
+                views=arguments.distil_views or sizes.distil_views,
                 width=width,
                 height=height,
                 seed=arguments.seed,
@@ -165,6 +173,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--field", type=Path, help="a trained field (.safetensors) instead of training one")
     parser.add_argument("--students", nargs="+", default=STUDENTS, metavar="'FAMILY SIZE'", help="students to distil")
     parser.add_argument("--distil-seconds", type=float, help="of each student, instead of the preset's")
+    parser.add_argument("--distil-views", type=int, help="views that the teacher renders, instead of the preset's")
     parser.add_argument("--keep", type=Path, help="folder with students distilled before; new ones are added to it")
     parser.add_argument("--artefacts", type=Path, help="folder that keeps the artefacts, and is gone on with")
     parser.add_argument("--codings", nargs="+", choices=Coding.__args__, default=("none", "progressive"))

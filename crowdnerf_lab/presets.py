@@ -63,7 +63,7 @@ _PRESETS = {
             held_out_views=2,
             judged_views=2,
             timed_frames=3,
-            cell_seconds=240,
+            cell_seconds=600,
         ),
         Preset(
             name="standard",
