@@ -9,7 +9,7 @@ import pytest
 from crowdnerf_lab import figures
 from crowdnerf_lab.catalogue.card import ModelCard
 from crowdnerf_lab.devices.profile import device_profile, device_profiles
-from crowdnerf_lab.figures.rungs import card_proxy, front, short_name
+from crowdnerf_lab.figures.rungs import card_proxy, front
 from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE, NAME_OF_FORMAT, SYMBOL_OF_FORMAT
 from tests.toy_catalogue import toy_card
 
