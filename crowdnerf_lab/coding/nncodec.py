@@ -21,7 +21,7 @@ VARIABLE = "CROWDNERF_NNCODEC"
 WORKER = Path(__file__).with_name("nncodec_worker.py")
 SECONDS = 600.0
 INSTALL = (
-    "make one with: python -m venv nnc && nnc/bin/pip install torch==2.13.0 'numpy<2' && "
+    "make one with: python -m venv nnc && nnc/bin/pip install torch==2.13.0 'numpy<2' pandas scikit-learn h5py click tqdm && "
     f"nnc/bin/pip install --no-deps nncodec && export {VARIABLE}=$PWD/nnc"
 )
 
