@@ -21,7 +21,8 @@ VARIABLE = "CROWDNERF_NNCODEC"
 WORKER = Path(__file__).with_name("nncodec_worker.py")
 SECONDS = 600.0
 INSTALL = (
-    "make one with: python -m venv nnc && nnc/bin/pip install torch==2.13.0 'numpy<2' pandas scikit-learn h5py click tqdm && "
+    "make one with: python -m venv nnc && "
+    "nnc/bin/pip install torch==2.13.0 'numpy<2' pandas scikit-learn h5py click tqdm && "
     f"nnc/bin/pip install --no-deps nncodec && export {VARIABLE}=$PWD/nnc"
 )
 
@@ -84,4 +85,4 @@ def _run(environment: Path | None, task: str, source: Path, target: Path) -> Non
 
 
 def _last_line(error: subprocess.CalledProcessError) -> str:
-    return (error.stderr.strip().splitlines() or ["no message"])[-1]
+    return (error.stderr.strip().splitlines() or ["no message"])[-1][:200]

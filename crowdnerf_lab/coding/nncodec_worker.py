@@ -45,7 +45,7 @@ def main() -> None:
         tensors = {name: arrays[f"{k:06d}"] for k, name in enumerate(settings["names"])}
         target.write_bytes(bytes(encode(tensors, args={"qp": settings["qp"], "use_dq": True})))
         return
-    decoded = decode(source.read_bytes())
+    decoded = decode(bytearray(source.read_bytes()))
     arrays = {f"{k:06d}": np.asarray(value, np.float32) for k, value in enumerate(decoded.values())}
     np.savez(target, allow_pickle=False, **arrays)
     (target.parent / "settings.json").write_text(json.dumps({"names": list(decoded)}))

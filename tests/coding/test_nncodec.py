@@ -28,6 +28,7 @@ def encode(tensors, args):
     return bytearray(b"NNC!" + file.getvalue())
 
 def decode(content):
+    assert isinstance(content, bytearray)
     if content[:4] != b"NNC!":
         raise ValueError("no NNR unit")
     arrays = np.load(io.BytesIO(content[4:]))
