@@ -69,13 +69,14 @@ def python_of(environment: Path | None = None) -> Path:
     python = path / "bin" / "python" if path.is_dir() else path
     if not python.is_file() or not os.access(python, os.X_OK):
         raise NNCodecError(f"{python} cannot be run; {INSTALL}")
-    return python
+    return python.absolute()
 
 
 def _run(environment: Path | None, task: str, source: Path, target: Path) -> None:
     command = [str(python_of(environment)), str(WORKER), task, str(source), str(target)]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+        # NNCodec leaves files where it runs.
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS, cwd=source.parent)
     except subprocess.TimeoutExpired as error:
         raise NNCodecError(f"NNCodec took more than {SECONDS:g} s; give it fewer tensors") from error
     except subprocess.CalledProcessError as error:

@@ -10,6 +10,7 @@ from tests.toy_catalogue import toy_card
 
 THRIFTY = Compute(
     processor="of the tests",
+    unit="cpu",
     peak_gops={"float32": 10.0},
     memory_gb_s=10.0,
     attained=0.5,
