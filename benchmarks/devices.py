@@ -15,7 +15,6 @@ from pathlib import Path
 from benchmarks.conditions import conditions, finish, print_table
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.catalogue.artefact import Artefact
-from crowdnerf_lab.catalogue.card import Coding
 from crowdnerf_lab.catalogue.verify import verify
 from crowdnerf_lab.devices.ladder import Ladder
 from crowdnerf_lab.devices.measure import pooled_psnr
@@ -62,7 +61,7 @@ def main() -> None:
             frames=sizes.timed_frames,
             seed=arguments.seed,
         )
-        artefacts = ladder.build_all([rung for rung in ladder.candidates() if rung.coding in arguments.codings])
+        artefacts = ladder.build_all(ladder.candidates() if arguments.all else ladder.shortlist())
         rows = [_row(artefact, teacher=pooled_psnr(reference.teacher, reference.photos)) for artefact in artefacts]
     print_table(distillations, "students")
     print_table(rows, f"artefacts of {scene.name}")
@@ -176,7 +175,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--distil-views", type=int, help="views that the teacher renders, instead of the preset's")
     parser.add_argument("--keep", type=Path, help="folder with students distilled before; new ones are added to it")
     parser.add_argument("--artefacts", type=Path, help="folder that keeps the artefacts, and is gone on with")
-    parser.add_argument("--codings", nargs="+", choices=Coding.__args__, default=("none", "progressive"))
+    parser.add_argument("--all", action="store_true", help="every format in every coding, not the shortlist alone")
     parser.add_argument("--views", type=int, default=0, help="held-out views to judge by; 0: all")
     parser.add_argument("--threads", type=int, default=2, help="of training and distillation")
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ from crowdnerf_lab.captures.poses.calibration import Align, CalibrationReport, P
 from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.contributors import contributors_of
-from crowdnerf_lab.devices.ladder import Candidate, Ladder
+from crowdnerf_lab.devices.ladder import Ladder
 from crowdnerf_lab.devices.measure import intrinsics
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
 from crowdnerf_lab.devices.reference import reference_of
@@ -244,23 +244,10 @@ class Workbench:
             captures_sha256=captures_digest(captures),
         )
 
-    def rungs(self, ladder: Ladder) -> tuple[Candidate, ...]:
-        """The rungs of notebook 6: each model coded, so that any beginning of its file draws; to compare with, each
-        student as plain float32 and the whole field as it is."""
-        return tuple(
-            candidate
-            for candidate in ladder.candidates()
-            if (candidate.kind == "light_field" or candidate.width == self.preset.view_width)
-            and (
-                candidate.coding == "progressive"
-                or (candidate.coding == "none" and (candidate.stored_as == "onnx_float32" or candidate.size == "full"))
-            )
-        )
-
     def artefacts(self) -> tuple[Artefact, ...]:
         """The artefacts of notebook 6, built and measured unless they are there."""
         ladder = self.ladder()
-        return ladder.build_all(self.rungs(ladder))
+        return ladder.build_all(ladder.shortlist())
 
     def profiles(self) -> tuple[DeviceProfile, ...]:
         """The bundled device profiles, none of which shows more pixels than the preset's views have."""

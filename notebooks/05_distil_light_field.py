@@ -19,6 +19,7 @@ import crowdnerf_lab as cn
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.fields.baking import TIERS, view_cell
 from crowdnerf_lab.fields.importance import importance_of
+from crowdnerf_lab.light_fields.planes import planes_through
 
 # %% tags=["parameters"]
 preset = "standard"
@@ -46,17 +47,21 @@ views = bench.views()
 # %%
 names = ("ray_mlp XS", "ray_mlp S", "ray_mlp M", "ray_mlp L", "plane_features XS", "plane_features S", "light_slab S")
 untrained = {name: bench.untrained_student(name) for name in names}
+r2l = cn.RayMLP(planes_through(field, scene.cameras[scene.train], scene.bounds), "S", cell=1)
+pixels = bench.preset.view_width * bench.preset.view_height
 cn.figures.table(
     {
         "student": name,
-        "what it is": model.architecture if name in untrained else "SH grid",
+        "what it is": model.architecture,
         "numbers": sum(weights.numel() for weights in model.parameters()),
+        "rays a frame": pixels // model.cell**2,
     }
-    for name, model in [*untrained.items(), ("(the teacher)", field)]
+    for name, model in [("R2L", r2l), *untrained.items()]
 )
 
 # %% [markdown]
-# Students are small because they must be downloaded, and fixed in shape because a phone's neural chip runs
+# R2L asks one ray a pixel. MobileR2L's step was to draw 8 × 8 pixels for each ray: the same network runs 64 times less
+# often. Students are small because they must be downloaded, and fixed in shape because a phone's neural chip runs
 # convolutions and little else (S10). L is the paper's own size, distilled there on four GPUs.
 #
 # ## Distillation

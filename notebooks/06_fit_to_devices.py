@@ -90,7 +90,7 @@ print(f"largest difference from torch in a picture: {255 * difference:.1f} of 25
 
 # %%
 ladder = bench.ladder()
-artefacts = ladder.build_all(bench.rungs(ladder))
+artefacts = ladder.build_all(ladder.shortlist())
 cards = [artefact.card for artefact in artefacts]
 print(f"{len(ladder.candidates())} rungs could be built, {len(cards)} were")
 cards[0].model_dump(include={"name", "architecture", "computes_in", "bytes", "latency", "quality", "energy"})

@@ -97,8 +97,9 @@ def test_a_ladder_offers_every_student_coded_and_one_uncoded_to_compare_with(ben
     for name in bench.preset.students:
         bench.keep_student(name, bench.untrained_student(name))
     ladder = bench.ladder()
-    rungs = bench.rungs(ladder)
+    rungs = ladder.shortlist()
     assert set(rungs) <= set(ladder.candidates())
+    assert {rung.size for rung in rungs if rung.coding == "none" and rung.stored_as == "baked"} == {"full"}
     assert {rung.stored_as for rung in rungs} == {*bench.preset.formats, "baked"}
     uncoded = {(rung.family, rung.stored_as) for rung in rungs if rung.coding == "none"}
     assert uncoded == {(name.split()[0], "onnx_float32") for name in bench.preset.students} | {("baked_field", "baked")}

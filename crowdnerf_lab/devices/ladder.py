@@ -166,6 +166,16 @@ class Ladder:
         ]
         return tuple(light_fields + baked)
 
+    def shortlist(self) -> tuple[Candidate, ...]:
+        """The rungs that tell most: each model coded, so that any beginning of its file draws; to compare with, each
+        student as plain float32 and the whole field as it is."""
+        return tuple(
+            candidate
+            for candidate in self.candidates()
+            if candidate.coding == "progressive"
+            or (candidate.coding == "none" and candidate.stored_as in ("onnx_float32", "baked"))
+        )
+
     def built(self, candidate: Candidate) -> Artefact | None:
         """The candidate's artefact, if it was built of these weights and measured on this machine in this way."""
         try:
