@@ -219,29 +219,29 @@ print(together.reason)
 wish = cn.Target(max_download_s=2.0)
 before = cn.select(artefacts, here, wish)
 crowded = cn.reselect(before, artefacts, capability=here.model_copy(update={"link_mbit_s": here.link_mbit_s / 100}))
-print(f"{before.artefact.card.name} -> {crowded.selection.reason}; because of {crowded.because}")
+print(f"It ran {before.artefact.card.name}; now {crowded.selection.reason}. The cause: {', '.join(crowded.because)}.")
 
 # %% [markdown]
-# *Energy*: its battery is almost empty, and must last for two hours more.
+# *Energy*: its battery is almost empty, and must last two hours more.
 
 # %%
 tired = cn.reselect(before, artefacts, capability=here.model_copy(update={"battery_wh": 0.3}))
-print(f"{before.artefact.card.name} -> {tired.selection.reason}; because of {tired.because}")
+print(f"It ran {before.artefact.card.name}; now {tired.selection.reason}. The cause: {', '.join(tired.because)}.")
 
 # %% [markdown]
-# *Processor*: another program takes nine tenths of it, and a frame may still take 100 ms.
+# *Processor*: another program takes nine tenths of it, and a frame may take 200 ms.
 
 # %%
 prompt = cn.select(artefacts, here, cn.Target(max_ms=200))
 busy = cn.reselect(prompt, artefacts, capability=here.model_copy(update={"busy": 0.9}))
-print(f"{prompt.artefact.card.name} -> {busy.selection.reason}; because of {busy.because}")
+print(f"It ran {prompt.artefact.card.name}; now {busy.selection.reason}. The cause: {', '.join(busy.because)}.")
 
 # %% [markdown]
 # *Memory*: the system asks for most of it back.
 
 # %%
 narrow = cn.reselect(before, artefacts, capability=here.model_copy(update={"memory_mb": 40.0}))
-print(f"{before.artefact.card.name} -> {narrow.selection.reason}; because of {narrow.because}")
+print(f"It ran {before.artefact.card.name}; now {narrow.selection.reason}. The cause: {', '.join(narrow.because)}.")
 
 # %% [markdown]
 # ## Trust nothing that was downloaded
