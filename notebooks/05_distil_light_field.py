@@ -92,7 +92,8 @@ cn.figures.image_strip(
 # %% [markdown]
 # Look at the words on the screen. A plain network is a smooth function of the ray; at an edge it must change quickly,
 # in exactly the right place for every camera at once, and every weight takes part in every pixel. A picture on a plane
-# is local: what it learns of one letter disturbs no other.
+# is local: what it learns of one letter disturbs no other. Each ray draws its cell of pixels for itself and sees no
+# neighbour, so cells show as seams.
 
 # %%
 score = {name: cn.quality(shown, list(views.truths)) for name, shown in pictures.items()}

@@ -148,7 +148,8 @@ cn.figures.table(
 # file brings coarse weights first and refinements after: whatever has arrived beyond the first layer draws (S49).
 
 # %%
-progressive = [card for card in cards if card.layers and card.stored_as in ("onnx_int8_qdq", "baked")]
+layered = [card for card in cards if card.layers and card.stored_as in ("onnx_int8_qdq", "baked")]
+progressive = list({card.bytes: card for card in layered if card.width == width}.values())
 cn.figures.progressive_curves(progressive)
 
 # %% [markdown]
@@ -222,10 +223,10 @@ crowded = cn.reselect(before, artefacts, capability=here.model_copy(update={"lin
 print(f"It ran {before.artefact.card.name}; now {crowded.selection.reason}. The cause: {', '.join(crowded.because)}.")
 
 # %% [markdown]
-# *Energy*: its battery is almost empty, and must last two hours more.
+# *Energy*: one watt hour is left in its battery, and must last two hours.
 
 # %%
-tired = cn.reselect(before, artefacts, capability=here.model_copy(update={"battery_wh": 0.3}))
+tired = cn.reselect(before, artefacts, capability=here.model_copy(update={"battery_wh": 1.0}))
 print(f"It ran {before.artefact.card.name}; now {tired.selection.reason}. The cause: {', '.join(tired.because)}.")
 
 # %% [markdown]

@@ -1,7 +1,7 @@
 """A ladder of models in pictures: bytes, decibels, milliseconds; the front of what is worth sending; proxies open."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -80,7 +80,11 @@ def pareto(
     y_range = _range(decibels)
     worth = LINE * (y_range[1] - y_range[0])
     named = list({card.name: card for best in fronts.values() for card in _climbing(best, by=worth)}.values())
-    _label(figure, named, _range([math.log10(card.bytes / 1e3) for card in shown]), y_range)
+    widest = max((card.width for card in shown), default=0)
+    names = {
+        card.name: _form(card) + (f", {card.width}×{card.height}" if card.width < widest else "") for card in named
+    }
+    _label(figure, named, names, x_range=_range([math.log10(card.bytes / 1e3) for card in shown]), y_range=y_range)
     figure.update_layout(
         template=TEMPLATE,
         width=WIDTH,
@@ -187,7 +191,9 @@ def progressive_curves(cards: Sequence[ModelCard]) -> go.Figure:
             )
         )
         ends.append((points[-1][1], short_name(card), colour))
-    _end_labels(figure, ends)
+    y_range = _range([layer.psnr for card in progressive for layer in card.layers if layer.psnr is not None])
+    _end_labels(figure, ends, y_range=y_range)
+    figure.update_yaxes(range=y_range)
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=420, margin={"t": 20, "r": 300})
     _kilobytes(figure, [layer.bytes for card in progressive for layer in card.layers])
     figure.update_xaxes(title="arrived, kB")
@@ -243,26 +249,42 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
     for budget in sorted({profile.frame_ms for profile in profiles}):
         figure.add_vline(x=budget, line={"color": INK, "dash": "dot", "width": 1})
         figure.add_annotation(x=math.log10(budget), y=1, yref="paper", text=f"{budget:g} ms", **_NOTE)
-    legend_rows = -(-(1 + len(profiles)) // 3)
+    entries = len([trace for trace in figure.data if trace.showlegend is not False])
     figure.update_layout(
         template=TEMPLATE,
         width=WIDTH,
-        height=125 + 22 * legend_rows + 26 * len(rows),
+        height=125 + 20 * entries + 26 * len(rows),
         bargap=0.35,
-        margin={"t": 30, "b": 90 + 22 * legend_rows},
-        legend={"x": 0.0, "y": 0.0, "yref": "container", "yanchor": "bottom", "orientation": "h", "font": {"size": 12}},
+        margin={"t": 30, "b": 80 + 20 * entries},
+        legend={
+            "x": 0.0,
+            "xref": "container",
+            "y": 0.0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "font": {"size": 12},
+        },
     )
     figure.update_xaxes(
         title="ms a frame" + (": bars measured here, open symbols are proxies (rooflines)" if profiles else ""),
         type="log",
-        dtick="D2",
+        dtick=1,
         title_standoff=14,
     )
     figure.update_yaxes(autorange="reversed", ticks="", automargin=True)
     return figure
 
 
-OPEN_SYMBOLS = ("circle-open", "square-open", "diamond-open", "triangle-up-open", "hexagon-open", "star-open", "x-open")
+OPEN_SYMBOLS = (
+    "circle-open",
+    "square-open",
+    "diamond-open",
+    "triangle-up-open",
+    "hexagon-open",
+    "star-open",
+    "x-open",
+    "pentagon-open",
+)
 _NOTE = {"showarrow": False, "font": {"size": 11, "color": FAINT}, "xanchor": "left", "yanchor": "bottom"}
 
 
@@ -277,13 +299,17 @@ def model_name(card: ModelCard) -> str:
     """Family and size, as the ladder names them."""
     family = card.family or card.kind
     size = card.name.partition(f"{family}.")[2].partition(".")[0] if card.family else ""
-    return f"{NAME_OF_FAMILY.get(family, family)} {size}".strip()
+    return f"{NAME_OF_FAMILY.get(family, family)} {size.replace('-cell', ' ×')}".strip()
 
 
 def short_name(card: ModelCard) -> str:
     """Model, format and coding in a few words."""
-    parts = [model_name(card), NAME_OF_FORMAT[card.stored_as] if card.stored_as != "baked" else ""]
-    return " · ".join(part for part in (*parts, NAME_OF_CODING[card.coding]) if part)
+    return " · ".join(part for part in (_form(card), NAME_OF_CODING[card.coding]) if part)
+
+
+def _form(card: ModelCard) -> str:
+    """Model and format."""
+    return model_name(card) + (f" · {NAME_OF_FORMAT[card.stored_as]}" if card.stored_as != "baked" else "")
 
 
 def _climbing(best: Iterable[ModelCard], *, by: float) -> list[ModelCard]:
@@ -325,12 +351,17 @@ def _milliseconds_bar(low: float, high: float) -> dict[str, object]:
 
 
 def _label(
-    figure: go.Figure, cards: Sequence[ModelCard], x_range: tuple[float, float], y_range: tuple[float, float]
+    figure: go.Figure,
+    cards: Sequence[ModelCard],
+    names: Mapping[str, str],
+    *,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
 ) -> None:
     """Name models, the best first, where no earlier name is in the way."""
     placed: list[tuple[float, float, float]] = []
     for card in sorted(cards, key=lambda card: -(card.quality.psnr or 0.0)):
-        place, psnr, text = math.log10(card.bytes / 1e3), card.quality.psnr or 0.0, short_name(card)
+        place, psnr, text = math.log10(card.bytes / 1e3), card.quality.psnr or 0.0, names[card.name]
         x = (place - x_range[0]) / (x_range[1] - x_range[0])
         y = (psnr - y_range[0]) / (y_range[1] - y_range[0])
         length, left = LETTER * len(text), x > 0.5
@@ -355,10 +386,10 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1)
 
 
-def _end_labels(figure: go.Figure, ends: Sequence[tuple[float, str, str]]) -> None:
+def _end_labels(figure: go.Figure, ends: Sequence[tuple[float, str, str]], *, y_range: tuple[float, float]) -> None:
     """Names at the right border, at their line's end or as close below it as the names above leave room."""
     ordered = sorted(ends, reverse=True)
-    low, high = _range([psnr for psnr, _, _ in ordered])
+    low, high = y_range
     above = math.inf
     for psnr, name, colour in ordered:
         place = min((psnr - low) / (high - low), above - LINE)

@@ -68,8 +68,18 @@ NAME_OF_FORMAT: dict[str, str] = {
     "baked": "baked field",
 }
 NAME_OF_CODING: dict[str, str] = {"none": "", "zstd": "zstd", "range": "range coded", "progressive": "progressive"}
-SYMBOL_OF_FAMILY: dict[str, str] = {"ray_mlp": "circle", "light_slab": "square", "baked_field": "hexagon"}
-NAME_OF_FAMILY: dict[str, str] = {"ray_mlp": "ray MLP", "light_slab": "light slab", "baked_field": "baked"}
+SYMBOL_OF_FAMILY: dict[str, str] = {
+    "ray_mlp": "circle",
+    "plane_features": "diamond",
+    "light_slab": "square",
+    "baked_field": "hexagon",
+}
+NAME_OF_FAMILY: dict[str, str] = {
+    "ray_mlp": "ray MLP",
+    "plane_features": "planes",
+    "light_slab": "slab",
+    "baked_field": "baked",
+}
 KEPT = "kept"
 COLOUR_OF_CHECK: dict[str, str] = {
     "consent": QUALITATIVE[6],

@@ -4,8 +4,8 @@ Each plane holds a small picture of learned features; a ray reads all of them wh
 convolutions make the cell's pixels of what it read. This is a multiplane image (Zhou et al. 2018, Stereo Magnification)
 whose blending is learned, not composited; grids of features in place of frequencies are what LightSpeed (Gupta et al.
 2023) and Instant NGP (Mueller et al. 2022) owe their speed to. A plane keeps what a network must recall with every
-weight, such as words on a screen, so distillation is faster: after 9 seconds of one CPU core on the concert's field,
-size S was 2.3 dB above RayMLP S on views between the captured ones.
+weight, such as words on a screen, so distillation is faster: from the concert's field size S was 3 dB above RayMLP S
+(to the teacher) after 8 seconds of two CPU cores and 0.8 dB after 90; after 240 it was 0.2 behind, size M 0.9 ahead.
 """
 
 import json
