@@ -262,6 +262,8 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
             "y": 0.0,
             "yref": "container",
             "yanchor": "bottom",
+            "orientation": "h",
+            "entrywidth": 330,
             "font": {"size": 12},
         },
     )
