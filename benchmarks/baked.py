@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.conditions import conditions, finish, print_table
+from benchmarks.conditions import conditions, finish, print_table, run_options
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.catalogue.remeasurement import timed
@@ -189,11 +189,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--field", type=Path, required=True, help="a trained SH grid (.safetensors)")
     parser.add_argument("--views", type=int, default=0, help="held-out views to judge by; 0: all")
     parser.add_argument("--frames", type=int, default=8, help="timed a row, one thread")
-    parser.add_argument("--threads", type=int, default=2, help="of torch when importance is measured")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--brief", action="store_true", help="without the ablations")
-    parser.add_argument("--verbose", action="store_true", help="log what happens")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    run_options(parser, threads_of="torch when importance is measured")
     return parser.parse_args()
 
 

@@ -20,7 +20,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from benchmarks.conditions import conditions, finish, print_table
+from benchmarks.conditions import conditions, finish, print_table, run_options
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.coding.coded_graph import KIND, packed_graph
@@ -225,10 +225,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--student", type=Path, required=True, help="the trained student (.safetensors)")
     parser.add_argument("--nncodec", type=Path, help="NNCodec's environment, instead of CROWDNERF_NNCODEC")
     parser.add_argument("--views", type=int, default=0, help="held-out views to judge by; 0: all")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="log what happens")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    run_options(parser, threads=1, threads_of="rendering and importances")
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 """What every benchmark prints: the conditions it ran under, a table of rows, and its figures as one line of JSON."""
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,14 @@ def conditions(seed: int, threads: int) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "seed": seed,
     }
+
+
+def run_options(parser: argparse.ArgumentParser, *, threads: int = 2, threads_of: str) -> None:
+    """Add the options that say under which conditions a benchmark runs and how much it prints."""
+    parser.add_argument("--threads", type=int, default=threads, help=f"of {threads_of}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verbose", action="store_true", help="log what happens")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
 
 
 def print_table(rows: list[dict[str, Any]], title: str) -> None:

@@ -12,7 +12,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from benchmarks.conditions import conditions, finish, print_table
+from benchmarks.conditions import conditions, finish, print_table, run_options
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.verify import verify
@@ -177,10 +177,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--artefacts", type=Path, help="folder that keeps the artefacts, and is gone on with")
     parser.add_argument("--all", action="store_true", help="every format in every coding, not the shortlist alone")
     parser.add_argument("--views", type=int, default=0, help="held-out views to judge by; 0: all")
-    parser.add_argument("--threads", type=int, default=2, help="of training and distillation")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="log what happens")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    run_options(parser, threads_of="training and distillation")
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import conditions, finish, print_table
+from benchmarks.conditions import conditions, finish, print_table, run_options
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.coding.coded_graph import encode_graph
 from crowdnerf_lab.devices.export import export_onnx
@@ -148,10 +148,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workspace", type=Path, help="folder that keeps the teacher's views for the next run")
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--height", type=int, default=240)
-    parser.add_argument("--threads", type=int, default=2, help="of training; frames are timed on one")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="log what happens")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    run_options(parser, threads_of="training; frames are timed on one")
     return parser.parse_args()
 
 

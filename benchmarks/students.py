@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.conditions import conditions, finish, print_table
+from benchmarks.conditions import conditions, finish, print_table, run_options
 from benchmarks.slabs import Conditions, measured
 from crowdnerf_lab.captures.scenes import read_scene
 from crowdnerf_lab.devices.measure import pooled_psnr
@@ -160,10 +160,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workspace", type=Path, help="folder that keeps the teacher's views for the next run")
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--height", type=int, default=240)
-    parser.add_argument("--threads", type=int, default=2, help="of training; frames are timed on one")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="log what happens")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    run_options(parser, threads_of="training; frames are timed on one")
     return parser.parse_args()
 
 

@@ -42,6 +42,15 @@ class Preset:
     """A notebook cell that takes longer has hung."""
 
 
+_FORMATS: tuple[Format, ...] = (
+    "onnx_float32",
+    "onnx_float16",
+    "onnx_int8_qdq",
+    "onnx_int8_matmul",
+    "onnx_int8_mixed",
+    "onnx_int8_weights",
+    "onnx_int4_weights",
+)
 _PRESETS = {
     preset.name: preset
     for preset in (
@@ -79,15 +88,7 @@ _PRESETS = {
             students=("ray_mlp S", "plane_features S", "plane_features XS"),
             view_width=320,
             view_height=240,
-            formats=(
-                "onnx_float32",
-                "onnx_float16",
-                "onnx_int8_qdq",
-                "onnx_int8_matmul",
-                "onnx_int8_mixed",
-                "onnx_int8_weights",
-                "onnx_int4_weights",
-            ),
+            formats=_FORMATS,
             held_out_views=8,
             judged_views=4,
             timed_frames=20,
@@ -107,15 +108,7 @@ _PRESETS = {
             students=("ray_mlp L", "ray_mlp S", "plane_features M", "plane_features S", "light_slab S"),
             view_width=320,
             view_height=240,
-            formats=(
-                "onnx_float32",
-                "onnx_float16",
-                "onnx_int8_qdq",
-                "onnx_int8_matmul",
-                "onnx_int8_mixed",
-                "onnx_int8_weights",
-                "onnx_int4_weights",
-            ),
+            formats=_FORMATS,
             held_out_views=0,
             judged_views=0,
             timed_frames=100,

@@ -8,7 +8,7 @@
 # network, the other looks up learned pictures on a dozen planes. How many dB will lie between them? And how many
 # kilobytes of the teacher itself, pruned and quantized without any training, would show as much?
 #
-# **Time.** 6 minutes on two CPU cores; a GPU would give many more steps in the same time.
+# **Time.** 5 minutes on two CPU cores; a GPU would give many more steps in the same time.
 #
 # **Needs.** The field of [notebook 3](03_train_radiance_field.ipynb); trained if missing.
 

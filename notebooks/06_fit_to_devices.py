@@ -8,7 +8,7 @@
 # it, or as long as before? And how many dB will the rounding cost? Coded for the air, how many bits will be left of
 # each number?
 #
-# **Time.** 5 minutes on two CPU cores. Milliseconds are measured on this machine, with one thread: for any other chip
+# **Time.** 6 minutes on two CPU cores. Milliseconds are measured on this machine, with one thread: for any other chip
 # they are a proxy, and what is computed from a device's data sheet says so.
 #
 # **Needs.** The field of [notebook 3](03_train_radiance_field.ipynb) and the students of [notebook

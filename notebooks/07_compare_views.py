@@ -52,9 +52,11 @@ print(f"{first.media_type}, {len(first.content) / 1e3:.1f} kB; {work}")
 # torch (S28, S69).
 
 # %%
-devices = {profile.name: cn.Capability.from_profile(profile) for profile in bench.profiles()}
+capable = {profile.name: cn.Capability.from_profile(profile) for profile in bench.profiles()}
+in_int8 = capable["mid_phone"].model_copy(update={"precisions": ("int8",)})
 laptop, phone = (
-    cn.select(artefacts, devices[name], cn.Target(max_bytes=4_000_000)).artefact for name in ("laptop_cpu", "mid_phone")
+    cn.select(artefacts, capability, cn.Target(max_bytes=4_000_000)).artefact
+    for capability in (capable["laptop_cpu"], in_int8)
 )
 by_laptop, by_phone = (
     [as_colour(picture) for picture in pictures_of(cn.load_artefact(each.folder), views.cameras)]
