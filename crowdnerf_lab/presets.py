@@ -33,6 +33,12 @@ class Preset:
     """What a UE shows."""
     formats: tuple[Format, ...]
     """In which students are offered to devices."""
+    tiers: tuple[str, ...]
+    """In which baked fields are offered."""
+    scales: tuple[float, ...]
+    """Of a view's sides, at which baked fields draw."""
+    importance_batches: int
+    """Batches of rays by which the numbers of a field are weighed, see ImportanceSettings."""
     held_out_views: int
     """Views that a notebook evaluates; 0 means all."""
     judged_views: int
@@ -61,14 +67,17 @@ _PRESETS = {
             coverage_cells=12,
             quick_fit_seconds=5,
             fit_seconds=8,
-            ablation_seconds=3,
+            ablation_seconds=2,
             least_psnr=12.5,
             distil_views=24,
-            distil_seconds=6,
+            distil_seconds=4,
             students=("ray_mlp XS", "plane_features XS"),
             view_width=80,
             view_height=64,
-            formats=("onnx_float32", "onnx_int8_qdq", "onnx_int4_weights"),
+            formats=("onnx_float32", "onnx_int8_qdq"),
+            tiers=("200kB", "full"),
+            scales=(1.0,),
+            importance_batches=8,
             held_out_views=2,
             judged_views=2,
             timed_frames=3,
@@ -89,6 +98,9 @@ _PRESETS = {
             view_width=320,
             view_height=240,
             formats=_FORMATS,
+            tiers=("200kB", "1MB", "4MB", "full"),
+            scales=(1.0, 0.5),
+            importance_batches=64,
             held_out_views=8,
             judged_views=4,
             timed_frames=20,
@@ -109,6 +121,9 @@ _PRESETS = {
             view_width=320,
             view_height=240,
             formats=_FORMATS,
+            tiers=("200kB", "1MB", "4MB", "full"),
+            scales=(1.0, 0.5),
+            importance_batches=64,
             held_out_views=0,
             judged_views=0,
             timed_frames=100,

@@ -29,6 +29,8 @@ from crowdnerf_lab.devices.profile import DeviceProfile, device_profiles
 from crowdnerf_lab.devices.reference import reference_of
 from crowdnerf_lab.distillation import Distillation, distil
 from crowdnerf_lab.fields.baked import BakedField
+from crowdnerf_lab.fields.baking import TIERS
+from crowdnerf_lab.fields.importance import Importance, ImportanceSettings, importance_of
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.fields.storage import Field, load_field, save_field, sh_grid_of
 from crowdnerf_lab.light_fields.light_field import LightField
@@ -225,6 +227,14 @@ class Workbench:
     def _path_of(self, student: str) -> Path:
         return self.root / "students" / f"{student.replace(' ', '_')}.safetensors"
 
+    def importance(self, cameras: Cameras) -> Importance:
+        """How much every number of the field of notebook 3 matters to pictures from around some cameras."""
+        return importance_of(self.field(), cameras, settings=self._importance_settings)
+
+    @property
+    def _importance_settings(self) -> ImportanceSettings:
+        return ImportanceSettings(batches=self.preset.importance_batches)
+
     def ladder(self) -> Ladder:
         """Every form in which the field and its students can reach a device; what was built before is found again."""
         sizes, captures = self.preset, self.captures()
@@ -236,7 +246,9 @@ class Workbench:
             scene=scene,
             root=self.root / "artefacts",
             reference=reference_of(field, scene, views=sizes.judged_views),
-            resolutions=(full, (full[0] // 2, full[1] // 2)),
+            tiers=[tier for tier in TIERS if tier.name in sizes.tiers],
+            importance=self._importance_settings,
+            resolutions=[(round(full[0] * scale), round(full[1] * scale)) for scale in sizes.scales],
             formats=sizes.formats,
             frames=sizes.timed_frames,
             licence=captures.licence,

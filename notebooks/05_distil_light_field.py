@@ -18,7 +18,6 @@ import itertools
 import crowdnerf_lab as cn
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.fields.baking import TIERS, view_cell
-from crowdnerf_lab.fields.importance import importance_of
 from crowdnerf_lab.light_fields.planes import planes_through
 
 # %% tags=["parameters"]
@@ -120,7 +119,7 @@ for name in distilled:
 
 # %%
 cameras = scene.cameras[scene.train]
-importance = importance_of(field, cameras)
+importance = bench.importance(cameras)
 ladder = {
     tier.name: cn.bake(field, cameras=cameras, max_bytes=tier.max_bytes, importance=importance)
     for tier in TIERS
@@ -160,7 +159,7 @@ smallest = TIERS[0]
 models = {
     "teacher": field,
     "for everybody": ladder[smallest.name],
-    "for this block": cn.bake(field, cameras=block, max_bytes=smallest.max_bytes),
+    "for this block": cn.bake(field, cameras=block, max_bytes=smallest.max_bytes, importance=bench.importance(block)),
 }
 seat = {name: bench.seen_from(model, block[:1]) for name, model in models.items()}
 to_teacher = {name: cn.psnr(picture, seat["teacher"]) for name, picture in seat.items() if name != "teacher"}

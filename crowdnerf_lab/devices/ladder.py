@@ -64,7 +64,7 @@ from crowdnerf_lab.devices.rungs import (
 )
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.fields.baking import TIERS, Tier, bake
-from crowdnerf_lab.fields.importance import Importance, importance_of
+from crowdnerf_lab.fields.importance import Importance, ImportanceSettings, importance_of
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.light_fields.light_field import LightField
 from crowdnerf_lab.network.ue import Picture
@@ -104,9 +104,10 @@ class Ladder:
     """All rungs of one scene, below `root`: artefacts in folders of their own, half-finished work in .work.
 
     field: the teacher. students: light fields, distilled at the size they are asked for. reference: what they are
-    judged by (by default the scene's held-out views). tiers, resolutions: of baked fields; formats, codings: of light
-    fields. frames, threads: of the timing. energy_as: the profile whose declared energies the cards' estimates assume
-    (laptop_cpu by default). licence: of the models; licences: of each contributor's photos (`licence` where not given).
+    judged by (by default the scene's held-out views). tiers, resolutions, importance: of baked fields; formats,
+    codings: of light fields. frames, threads: of the timing. energy_as: the profile whose declared energies the cards'
+    estimates assume (laptop_cpu by default). licence: of the models; licences: of each contributor's photos (`licence`
+    where not given).
     captures_sha256: of the captures that the teacher learned from. seed: the students'.
     """
 
@@ -119,6 +120,7 @@ class Ladder:
         root: Path,
         reference: Reference | None = None,
         tiers: Sequence[Tier] = TIERS,
+        importance: ImportanceSettings | None = None,
         resolutions: Sequence[tuple[int, int]] = ((320, 240), (160, 120)),
         formats: Sequence[Format] = FORMATS,
         codings: Sequence[Coding] = CODINGS,
@@ -137,6 +139,7 @@ class Ladder:
         self.licence, self.licences = licence, dict(licences or {})
         self.captures_sha256, self.seed = captures_sha256, seed
         self._reference, self._energy_as = reference, energy_as
+        self._importance_settings = importance
         self._students = {(family_of(student), size_of(student)): student for student in students}
         self._importances_of: dict[tuple[str, str], Mapping[str, WeightImportance]] = {}
         self._qualities: dict[str, MeasuredQuality] = {}
@@ -258,7 +261,9 @@ class Ladder:
 
     @cached_property
     def _importance(self) -> Importance:
-        return importance_of(self.field, self.scene.cameras[self.scene.train], seed=self.seed)
+        return importance_of(
+            self.field, self.scene.cameras[self.scene.train], seed=self.seed, settings=self._importance_settings
+        )
 
     def _published(self, candidate: Candidate, rung: Rung, folder: Path) -> Artefact:
         """Measure a rung as a UE would run it, and publish it."""
