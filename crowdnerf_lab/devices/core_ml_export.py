@@ -182,7 +182,7 @@ def _listed(value: Any) -> tuple[Any, ...]:
 
 def _coremltools() -> Any:
     try:
-        import coremltools.optimize.coreml
+        import coremltools.optimize.coreml  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ExportError(f"exporting to Core ML needs packages that are not here ({error}): {INSTALL}") from error
     return coremltools

@@ -35,8 +35,10 @@ def export_executorch(
     module = PoseToImage(light_field, width=width, height=height).eval()
     with quiet_tracing():
         try:
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
+                XnnpackPartitioner,
+            )
+            from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise _missing(error) from error
         program = traced_program(module) if feeds is None else _int8_program(module, feeds, path)
@@ -57,7 +59,7 @@ def executorch_model(path: Path, *, width: int, height: int) -> LocalModel:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This API is experimental")
-            from executorch.runtime import Runtime, Verification
+            from executorch.runtime import Runtime, Verification  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise _missing(error) from error
     try:
@@ -83,11 +85,11 @@ def _int8_program(module: PoseToImage, feeds: Sequence[Feed], path: Path) -> tor
         raise QuantizationError(
             f"{path} cannot be calibrated without feeds; give some views, as calibration_feeds does"
         )
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (  # pyright: ignore[reportMissingImports]
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e  # pyright: ignore[reportMissingImports]
 
     symmetric = get_symmetric_quantization_config(is_per_channel=True)
     quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.conv2d.default, symmetric)  # pyright: ignore[reportArgumentType]
