@@ -225,11 +225,13 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
             name="measured here, median to 95th percentile",
         )
     )
+    entries = 1
     for number, profile in enumerate(profiles):
         proxies = [
             (name, proxy) for name, card in zip(names, rows, strict=True) if (proxy := card_proxy(card, profile))
         ]
         if proxies:
+            entries += 1
             figure.add_trace(
                 go.Scatter(
                     x=[proxy.ms for _, proxy in proxies],
@@ -249,7 +251,6 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
     for budget in sorted({profile.frame_ms for profile in profiles}):
         figure.add_vline(x=budget, line={"color": INK, "dash": "dot", "width": 1})
         figure.add_annotation(x=math.log10(budget), y=1, yref="paper", text=f"{budget:g} ms", **_NOTE)
-    entries = len([trace for trace in figure.data if trace.showlegend is not False])
     figure.update_layout(
         template=TEMPLATE,
         width=WIDTH,
