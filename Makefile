@@ -46,5 +46,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$$($(PYTHON) --version) is too old; crowdnerf_lab needs Python 3.11 or newer (PYTHON=/path/to/python3.11 make ...)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0 -e ".[lab,colmap,geometry,video,faces,dev]"
+	$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0 -e ".[lab,colmap,geometry,video,faces,network,dev]"
 	@touch $@

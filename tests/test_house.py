@@ -139,8 +139,8 @@ def test_the_conda_environment_agrees_with_the_project():
     assert environment["channels"] == ["conda-forge"]
     assert str(conda["python"].specifier) == PROJECT["requires-python"]
     assert [str(conda["kaolin"].specifier)] == [str(Requirement(text).specifier) for text in extras["kaolin"]]
-    assert pip == ["-e .[lab,colmap,video,faces]"]
-    assert {"lab", "colmap", "video", "faces"} <= extras.keys()
+    assert pip == ["-e .[lab,colmap,video,faces,network]"]
+    assert {"lab", "colmap", "video", "faces", "network"} <= extras.keys()
 
 
 def test_kaolin_is_never_installed_by_another_extra():

@@ -1,0 +1,1 @@
+"""What the network carries: views, models, updates and broadcasts, how soon and to how many."""
