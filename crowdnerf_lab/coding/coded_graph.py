@@ -18,10 +18,9 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from crowdnerf_lab.coding.entropy import decode_integers, encode_integers
+from crowdnerf_lab.coding.graph_content import KIND, GraphContent, How, content_of, packed_content
 from crowdnerf_lab.coding.graph_quantization import quantized_layers
-from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, LayeredFile, packed_layers, read_layers
-from crowdnerf_lab.coding.planes import decode_planes, encode_planes
+from crowdnerf_lab.coding.layered_file import CodedFileError, LayeredFile, read_layers
 from crowdnerf_lab.coding.quantization import OCTAVES, SLOPE, Importance, Quantized, steps_of, uncorrelated
 from crowdnerf_lab.coding.stored_tensors import (
     BYTES_LIMIT,
@@ -29,27 +28,22 @@ from crowdnerf_lab.coding.stored_tensors import (
     WEIGHTS_FILE,
     StoredTensor,
     as_array,
-    described,
     floats_of,
-    from_description,
     integer_content,
     integers_of,
     is_coded_float,
     is_integer,
-    matrix_shape,
     stored_bytes,
     type_name,
     weights_file,
 )
 from crowdnerf_lab.coding.tensors import (
     compress,
-    decode_float_tensors,
     decompress,
     encode_float_tensors,
 )
 from crowdnerf_lab.files import write_bytes
 
-KIND = "crowdnerf_lab.coded_graph/1"
 Coding = Literal["range", "zstd", "progressive"]
 SHIFTS = (2, 1, 0)
 """Bits that each layer of a progressive file leaves out of every integer."""
@@ -58,8 +52,6 @@ EXACT_STEP = 0.05
 STEP_OCTAVES = (-20, 4)
 """Between which powers of two `step_within` looks."""
 GRAPH_LIMIT = 1 << 26
-How = Literal["bytes", "integers", "floats", "steps"]
-"""A tensor's coding: zstd'd bytes; integers or floats bit by bit; integers times steps."""
 
 
 @runtime_checkable
@@ -206,70 +198,40 @@ def _packed(
     exact: bool = False,
 ) -> bytes:
     by_how = {how: [t for t in tensors if hows[t.name] == how] for how in get_args(How)}
-    integers = [integers_of(t) for t in by_how["integers"]]
-    integers += [lattices[t.name].integers for t in by_how["steps"]]
-    planes = encode_planes(integers, shifts=shifts)
-    parts = {
-        "graph": compress(model),
-        "bytes": compress(b"".join(t.content for t in by_how["bytes"])),
-        "steps": _encode_steps([lattices[t.name] for t in by_how["steps"]]),
-        "integers": planes[0],
-    }
-    for kind in FLOATS:
-        parts[kind] = encode_float_tensors([floats_of(t) for t in by_how["floats"] if type_name(t.onnx_type) == kind])
-    first = {
-        "parts": {part: len(content) for part, content in parts.items()},
-        "tensors": [[*described(t), hows[t.name]] for t in tensors],
-    }
-    layers = [Layer("coarse" if len(shifts) > 1 or exact else "all", b"".join(parts.values()), first)]
-    layers += [Layer(f"finer {k}", plane) for k, plane in enumerate(planes[1:], 1)]
-    if exact:
-        remainders = [_remainder(t, _on_lattice(t, lattices[t.name])) for t in by_how["steps"]]
-        layers.append(Layer("exact", encode_integers(np.concatenate([np.zeros(0, np.int32), *remainders]))))
-    return packed_layers(kind=KIND, header={"shifts": shifts, "exact": exact}, layers=layers)
+    remainders = [_remainder(t, _on_lattice(t, lattices[t.name])) for t in by_how["steps"]] if exact else []
+    return packed_content(
+        GraphContent(
+            tensors=tuple(tensors),
+            hows=tuple(hows[t.name] for t in tensors),
+            graph=compress(model),
+            plain=compress(b"".join(t.content for t in by_how["bytes"])),
+            integers=tuple(integers_of(t) for t in by_how["integers"]),
+            lattices=tuple(lattices[t.name] for t in by_how["steps"]),
+            floats={
+                kind: [floats_of(t) for t in by_how["floats"] if type_name(t.onnx_type) == kind] for kind in FLOATS
+            },
+            exact=np.concatenate([np.zeros(0, np.int32), *remainders]) if exact else None,
+            shifts=shifts,
+            ends_exactly=exact,
+        )
+    )
 
 
 def _unpacked(file: LayeredFile) -> tuple[bytes, list[StoredTensor]]:
     """The graph, and its tensors as well as the layers that are here know them."""
-    first, shifts, exact = file.layers[0], file.header["shifts"], file.header["exact"]
-    parts = _parts(first)
-    rows = first.header["tensors"]
-    hows: list[How] = [row[3] for row in rows]
-    tensors = [from_description(row[:3]) for row in rows]
-    by_how = {how: [k for k, h in enumerate(hows) if h == how] for how in get_args(How)}
-    if sum(map(len, by_how.values())) != len(rows) or sum(map(_size, tensors)) > BYTES_LIMIT:
-        raise CodedFileError("its tensors are of unknown codings or too large; fetch the file again")
-    _fill_bytes(tensors, by_how["bytes"], decompress(parts["bytes"], limit=BYTES_LIMIT))
+    content = content_of(file)
+    tensors = list(content.tensors)
+    _fill_bytes(tensors, content.coded_as("bytes"), decompress(content.plain, limit=BYTES_LIMIT))
     for kind in FLOATS:
-        chosen = [k for k in by_how["floats"] if type_name(tensors[k].onnx_type) == kind]
-        shapes = [tensors[k].shape for k in chosen]
-        for k, array in zip(chosen, decode_float_tensors(parts[kind], shapes=shapes, dtype=kind), strict=True):
+        for k, array in zip(content.floats_of(kind), content.floats[kind], strict=True):
             tensors[k] = replace(tensors[k], content=array.astype(array.dtype.newbyteorder("<")).tobytes())
-    planes = [layer.payload for layer in file.layers[1 : len(shifts)]]
-    lattice_shapes = [matrix_shape(tensors[k].shape) for k in by_how["steps"]]
-    shapes = [tensors[k].shape for k in by_how["integers"]] + lattice_shapes
-    values = decode_planes([parts["integers"], *planes], shapes=shapes, shifts=shifts)
-    for k, integers in zip(by_how["integers"], values, strict=False):
+    for k, integers in zip(content.coded_as("integers"), content.integers, strict=True):
         tensors[k] = replace(tensors[k], content=integer_content(integers, tensors[k].onnx_type))
-    steps = _decode_steps(parts["steps"], lattice_shapes)
-    for k, integers, (r, c) in zip(by_how["steps"], values[len(by_how["integers"]) :], steps, strict=True):
-        tensors[k] = replace(tensors[k], content=_on_lattice(tensors[k], Quantized(integers, r, c)))
-    if exact and len(file.layers) == len(shifts) + 1:
-        _make_exact(tensors, by_how["steps"], file.layers[-1].payload)
-    return decompress(parts["graph"], limit=GRAPH_LIMIT), tensors
-
-
-def _parts(layer: Layer) -> dict[str, bytes]:
-    """The first layer's payload cut as its header says."""
-    lengths, parts, at = layer.header["parts"], {}, 0
-    for part, length in lengths.items() if isinstance(lengths, dict) else ():
-        if type(length) is not int or length < 0:
-            raise TypeError(f"part {part!r} of {length} bytes")
-        parts[part] = layer.payload[at : at + length]
-        at += length
-    if at != len(layer.payload):
-        raise ValueError(f"parts of {at} bytes in {len(layer.payload)}")
-    return parts
+    for k, lattice in zip(content.coded_as("steps"), content.lattices, strict=True):
+        tensors[k] = replace(tensors[k], content=_on_lattice(tensors[k], lattice))
+    if content.exact is not None:
+        _make_exact(tensors, content.coded_as("steps"), content.exact)
+    return decompress(content.graph, limit=GRAPH_LIMIT), tensors
 
 
 def _size(tensor: StoredTensor) -> int:
@@ -284,28 +246,6 @@ def _fill_bytes(tensors: list[StoredTensor], chosen: Sequence[int], content: byt
         at = end
     if at != len(content):
         raise CodedFileError(f"its plain tensors take {at} bytes, it holds {len(content)}; fetch the file again")
-
-
-def _encode_steps(lattices: Sequence[Quantized]) -> bytes:
-    """Half-octaves of all rows and columns, rows and columns apart."""
-    pairs = [(lattice.rows, lattice.columns) for lattice in lattices]
-    values = np.concatenate([np.zeros(0, np.int32), *(side for pair in pairs for side in pair)])
-    return encode_integers(values, contexts=_sides([(rows.size, columns.size) for rows, columns in pairs]))
-
-
-def _decode_steps(payload: bytes, shapes: Sequence[tuple[int, int]]) -> list[tuple[NDArray, NDArray]]:
-    values = decode_integers(payload, count=sum(map(sum, shapes)), contexts=_sides(shapes))
-    if values.size and np.abs(values).max() > 2 * OCTAVES:
-        raise CodedFileError("its steps are out of range; fetch the file again")
-    sides, at = [], 0
-    for rows, columns in shapes:
-        sides.append((values[at : at + rows], values[at + rows : at + rows + columns]))
-        at += rows + columns
-    return sides
-
-
-def _sides(shapes: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
-    return np.concatenate([np.zeros(0, int), *(np.repeat([0, 1], shape) for shape in shapes)]).astype(np.uint8)
 
 
 def _on_lattice(tensor: StoredTensor, lattice: Quantized) -> bytes:
@@ -323,9 +263,8 @@ def _remainder(tensor: StoredTensor, approximate: bytes) -> NDArray[np.int32]:
     return (ours - theirs).astype(np.uint32).view(np.int32)
 
 
-def _make_exact(tensors: list[StoredTensor], chosen: Sequence[int], payload: bytes) -> None:
+def _make_exact(tensors: list[StoredTensor], chosen: Sequence[int], values: NDArray[np.int32]) -> None:
     sizes = [len(tensors[k].content) // (2 if type_name(tensors[k].onnx_type) == "float16" else 4) for k in chosen]
-    values = decode_integers(payload, count=sum(sizes))
     for k, size, end in zip(chosen, sizes, np.cumsum(sizes), strict=True):
         ordered = _ordered(tensors[k].content, tensors[k].onnx_type) + values[end - size : end]
         tensors[k] = replace(tensors[k], content=_unordered(ordered, tensors[k].onnx_type))
