@@ -1,7 +1,9 @@
 """The training photos as one table of pixels, ready to be drawn at random."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -26,6 +28,27 @@ class PixelTable:
 
     def __len__(self) -> int:
         return len(self.photo)
+
+    def drawn(
+        self, count: int, *, generator: np.random.Generator, often: Float[Tensor, "photos"] | None = None
+    ) -> Int[Tensor, "count"]:
+        """Numbers of random pixels, all as likely; or those of photo i often[i] times as likely as those of another
+        with 1."""
+        if often is None:
+            return torch.from_numpy(generator.integers(0, len(self), count))
+        photos, sizes, ends = self._photos
+        weights = often.double()[photos]
+        reached = torch.cumsum(weights * sizes, 0)
+        aims = torch.from_numpy(generator.random(count)) * reached[-1]
+        part = torch.searchsorted(reached, aims, right=True).clamp(max=len(photos) - 1)
+        left = ((reached[part] - aims) / weights[part]).long().clamp(min=0)
+        return ends[part] - 1 - torch.minimum(left, sizes[part] - 1)
+
+    @cached_property
+    def _photos(self) -> tuple[Int[Tensor, "parts"], Int[Tensor, "parts"], Int[Tensor, "parts"]]:
+        """The photos in the table's order, how many pixels each has, and where they end."""
+        photos, sizes = torch.unique_consecutive(self.photo.long(), return_counts=True)
+        return photos, sizes, torch.cumsum(sizes, 0)
 
 
 def pixel_table(scene: PosedScene) -> PixelTable:

@@ -4,6 +4,7 @@ One loop: draw pixels, march their rays, composite the field, dress the colours 
 robustly, step. It can be interrupted, killed and resumed; with a step budget the bits depend on the seed alone.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -66,6 +67,19 @@ class FitRecord:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What training goes on from, in place of an untrained field.
+
+    model: a copy of it is trained, in its own bounds and sizes. appearance: of the scene's photos, if known (see
+    `refinement`). often: for each photo of the scene how often its pixels are drawn, relative to one another.
+    """
+
+    model: Field
+    appearance: Appearance | None = None
+    often: Float[Tensor, "photos"] | None = None
+
+
+@dataclass(frozen=True)
 class Fit:
     """A trained field and how it came about.
 
@@ -101,6 +115,7 @@ def fit(
     quality: Quality = "fast",
     seed: int = 0,
     settings: FitSettings | None = None,
+    start: Start | None = None,
     appearance: bool | None = None,
     robust: bool | None = None,
     refine_poses: bool = False,
@@ -112,6 +127,7 @@ def fit(
     """Train a radiance field on the scene's training photos within a budget of `seconds` of training or of `steps`.
 
     quality: which kind of field, see `fit_settings`; settings: its numbers, in place of those behind the quality.
+    start: a trained field to go on from, see `refinement`.
     appearance: learn exposure, white balance and vignette of every capture. robust: let what stands before one phone
     (occluders) count less. Both are for crowds: by default on when the scene has more than one capture.
     refine_poses: move the training cameras, too. threads: CPU threads (all by default; the bits do not depend on it).
@@ -128,10 +144,16 @@ def fit(
         raise ValueError(f"the budget must be positive, got seconds={seconds}, steps={steps}")
     check_trainable(scene)
     crowd = len(scene.captures) > 1
+    settings = settings or settings_for(quality, seconds=seconds, pixels=_training_pixels(scene))
+    if start is not None:
+        settings = replace(settings, shape=start.model.shape)
+        bounds = replace(scene.bounds, centre=start.model.centre.cpu(), half_size=start.model.half_size.cpu())
+        scene = replace(scene, bounds=bounds)
     task = _Task(
         scene=scene,
         budget=Budget(seconds=seconds, steps=steps),
-        settings=settings or settings_for(quality, seconds=seconds, pixels=_training_pixels(scene)),
+        settings=settings,
+        start=start,
         seed=seed,
         appearance=crowd if appearance is None else appearance,
         robust=crowd if robust is None else robust,
@@ -174,19 +196,25 @@ class _Task:
     scene: PosedScene
     budget: "Budget"
     settings: FitSettings
+    start: Start | None
     seed: int
     appearance: bool
     robust: bool
     refine_poses: bool
 
     def identity(self) -> str:
-        """What a checkpoint must have in common with the call that resumes it: photos, cameras, split and settings."""
+        """What a checkpoint must have in common with the call that resumes it: photos, cameras, split, settings and
+        start."""
         scene, digest = self.scene, hashlib.sha256()
         choices = {name: getattr(self, name) for name in ("seed", "appearance", "robust", "refine_poses")}
         document = [asdict(self.settings), choices, scene.name, scene.image_names]
         digest.update(json.dumps(document, sort_keys=True).encode())
         for tensor in (scene.cameras.camera_to_world, scene.cameras.focal, scene.train, *scene.images):
             digest.update(tensor.contiguous().numpy().tobytes())
+        if self.start is not None:
+            parts = [self.start.model.state_dict(), self.start.appearance and self.start.appearance.state_dict()]
+            for tensor in (*(tensor for part in parts if part for tensor in part.values()), self.start.often):
+                digest.update(b"" if tensor is None else tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -239,8 +267,12 @@ class _State:
 
 def _initial_state(task: _Task) -> _State:
     scene, settings = task.scene, task.settings
-    model = _field(scene, settings.shape, task.seed)
-    appearance = Appearance(scene.capture_of_image, len(scene.captures)) if task.appearance else None
+    start = copy.deepcopy(task.start)
+    model = _field(scene, settings.shape, task.seed) if start is None else start.model
+    appearance = None
+    if task.appearance:
+        appearance = start and start.appearance
+        appearance = appearance or Appearance(scene.capture_of_image, len(scene.captures))
     poses = None
     if task.refine_poses:
         poses = PoseRefinement(scene.cameras, scene.train, region=scene.bounds, settings=settings.poses)
@@ -330,7 +362,7 @@ def _train_step(task: _Task, state: _State, pixels: PixelTable, used: float) -> 
     settings, model = task.settings, state.model
     # A stream of its own for every step: resuming needs no generator state.
     generator = np.random.Generator(np.random.Philox(key=[task.seed, state.step]))
-    drawn = torch.from_numpy(generator.integers(0, len(pixels), state.rays_per_step))
+    drawn = pixels.drawn(state.rays_per_step, generator=generator, often=task.start and task.start.often)
     jitter = torch.from_numpy(generator.random(state.rays_per_step, dtype=np.float32))
     stage = [stage for stage in settings.stages if state.step >= stage.from_step][-1]
     for optimizer in state.optimizers:
@@ -537,7 +569,7 @@ def _warm_up(task: _Task) -> None:
         poses=replace(task.settings.poses, start=-1.0, warm=0.0),
         occupancy=replace(task.settings.occupancy, refresh_every=1, probes=8),
     )
-    small = replace(task, scene=scene, settings=settings)
+    small = replace(task, scene=scene, settings=settings, start=None)
     state = _initial_state(small)
     _train_step(small, state, pixel_table(scene), 0.0)
 

@@ -75,7 +75,10 @@ def refresh(field: GridField, *, levels: int, settings: OccupancySettings, gener
 
 @torch.no_grad()
 def keep_to_view(field: GridField, cameras: Cameras, settings: OccupancySettings) -> None:
-    """Empty for good the cells that too few of the cameras have in view, beyond the near end of their rays."""
+    """Empty for good the cells that too few of the cameras have in view, beyond the near end of their rays.
+
+    Cells that were out of view before and are not any more begin anew, as those of an untrained field.
+    """
     least = min(settings.most_witnesses, max(1, round(settings.witnesses * len(cameras))))
     cells = field.density_of_cell.shape[0]
     coarse = min(cells, VIEW_CELLS)
@@ -88,8 +91,12 @@ def keep_to_view(field: GridField, cameras: Cameras, settings: OccupancySettings
     seen = (witnesses >= least).reshape(coarse, coarse, coarse)
     # Every fine cell gets what the coarse cell around its middle says.
     nearest = ((torch.arange(cells) + 0.5) * coarse / cells).long()
-    field.in_view.copy_(seen[nearest][:, nearest][:, :, nearest])
+    seen = seen[nearest][:, nearest][:, :, nearest].to(field.in_view.device)
+    come_into_view = seen & ~field.in_view
+    field.density_of_cell[come_into_view] = 1.0
+    field.in_view.copy_(seen)
     field.density_of_cell *= field.in_view
+    field.occupied |= come_into_view
     field.occupied &= field.in_view
 
 
