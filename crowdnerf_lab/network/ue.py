@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from crowdnerf_lab.catalogue.verification import ArtefactError, read_card, verified_model, verified_prefix
+
+if TYPE_CHECKING:
+    from crowdnerf_lab.fields.baked import BakedField
 
 Picture = NDArray[np.uint8]
 Pair = Sequence[float] | NDArray[np.floating]
@@ -126,20 +130,24 @@ def baked_model(
     """A baked field, marched by numba's compiled kernels."""
     import numba
 
-    if coded:
-        from crowdnerf_lab.coding.baked_stream import decode_baked
-
-        field, complete = decode_baked(content, name=name)
-    else:
-        from crowdnerf_lab.fields.baked import BakedField
-
-        with TemporaryDirectory() as private:  # the bytes that were verified, not the file again
-            copy = Path(private) / name.name
-            copy.write_bytes(content)
-            field, complete = BakedField.load(copy), True
+    field, complete = decoded_field(content, name=name, coded=coded)
 
     def draw(pose, focal, centre):
         f, c = (float(focal[0]), float(focal[1])), (float(centre[0]), float(centre[1]))
         return field.render_image(pose, f, centre=c, width=width, height=height, threads=threads).colour
 
     return LocalModel(width, height, threads, f"numba {numba.__version__}", draw, complete)
+
+
+def decoded_field(content: bytes, *, name: Path, coded: bool) -> "tuple[BakedField, bool]":
+    """The baked field of an artefact's verified bytes, and whether it is complete. Raises ValueError when damaged."""
+    if coded:
+        from crowdnerf_lab.coding.baked_stream import decode_baked
+
+        return decode_baked(content, name=name)
+    from crowdnerf_lab.fields.baked import BakedField
+
+    with TemporaryDirectory() as private:  # the bytes that were verified, not the file again
+        copy = Path(private) / name.name
+        copy.write_bytes(content)
+        return BakedField.load(copy), True
