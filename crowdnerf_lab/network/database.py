@@ -28,7 +28,8 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_of_ue ON tokens (event, ue);
 CREATE TABLE uploads (
     id TEXT PRIMARY KEY, event TEXT NOT NULL, ue TEXT NOT NULL, length INTEGER NOT NULL, offset INTEGER NOT NULL,
-    filename TEXT NOT NULL, media_type TEXT NOT NULL, capture TEXT NOT NULL, sha256 TEXT, idempotency_key TEXT,
+    filename TEXT NOT NULL, media_type TEXT NOT NULL, capture TEXT NOT NULL, metadata TEXT NOT NULL DEFAULT '',
+    sha256 TEXT, idempotency_key TEXT,
     created REAL NOT NULL, expires REAL NOT NULL,
     UNIQUE (event, ue, idempotency_key), FOREIGN KEY (event, ue) REFERENCES ues (event, ue)
 ) WITHOUT ROWID;
