@@ -84,8 +84,9 @@ def bursts(mean_loss: float, mean_burst: float) -> GilbertElliott:
 
 
 def loss_model(mean_loss: float, mean_burst: float = 1.0) -> GilbertElliott:
-    """Independent losses, unless bursts longer than those of chance are asked for."""
-    return bursts(mean_loss, mean_burst) if mean_burst * (1 - mean_loss) > 1 + 1e-9 else independent(mean_loss)
+    """Independent losses where the mean burst is 1, or the chance's own 1 / (1 - mean_loss); else `bursts`."""
+    by_chance = mean_burst == 1 or math.isclose(mean_burst * (1 - mean_loss), 1)
+    return independent(mean_loss) if by_chance else bursts(mean_loss, mean_burst)
 
 
 class LossProcess:
