@@ -67,7 +67,9 @@ class Database:
         """This thread's connection, in autocommit mode; rows read like tuples and by name."""
         found = getattr(self._connections, "connection", None)
         if found is None:
-            found = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, factory=_Connection)
+            found = sqlite3.connect(
+                self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, factory=_Connection
+            )
             found.row_factory = sqlite3.Row
             found.execute("PRAGMA journal_mode = WAL")
             found.execute("PRAGMA synchronous = FULL")
@@ -95,7 +97,7 @@ class Database:
 
 
 class _Connection(sqlite3.Connection):
-    """Closes with its thread, without the warning that Python gives for a connection that nobody closed."""
+    """Closes with its thread, wherever Python comes to remove it, and without a warning that nobody closed it."""
 
     def __del__(self) -> None:
         self.close()
