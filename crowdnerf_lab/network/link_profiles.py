@@ -37,7 +37,9 @@ class LinkProfile:
         for name in ("rtt_ms", "jitter_ms"):
             if not 0 <= getattr(self, name) < 1e5:
                 raise LinkError(f"link {self.name}: {name} is {getattr(self, name)}; give milliseconds, 0 or more")
-        loss_model(self.loss, self.burst)  # refuses what cannot be
+        if not 0 <= self.loss < 1:
+            raise LinkError(f"link {self.name}: loss is {self.loss}; give a fraction, 0 up to but not 1")
+        loss_model(self.loss, self.burst)  # refuses bursts that cannot be
 
     @property
     def losses(self) -> GilbertElliott:
@@ -84,8 +86,8 @@ LINKS: MappingProxyType[str, LinkProfile] = MappingProxyType(
                 jitter_ms=40,
                 loss=0.03,
                 burst=5,
-                source="An assumption: a share of a full stadium's cell. Shafiq et al. (SIGMETRICS 2013) saw failures to "
-                "connect grow a hundredfold at crowded events, with slower and lossier connections.",
+                source="An assumption: a share of a full stadium's cell. Shafiq et al. (SIGMETRICS 2013) saw failures "
+                "to connect grow a hundredfold at crowded events, with slower and lossier connections.",
             ),
             LinkProfile(
                 "wifi",

@@ -67,9 +67,9 @@ def test_connections_share_a_lane() -> None:
     [
         ({"down_mbit_s": 0}, "down_mbit_s is 0"),
         ({"rtt_ms": -1}, "rtt_ms is -1"),
-        ({"loss": 1.2, "burst": 5}, "loss_when_good is 1.2; give a probability"),
+        ({"loss": 1.0}, "loss is 1.0; give a fraction"),
         ({"loss": 0.1, "burst": -3}, "bursts of -3 packets"),
-        ({"loss": -0.1}, "mean loss -0.1; give a fraction"),
+        ({"loss": -0.1}, "loss is -0.1; give a fraction"),
     ],
 )
 def test_links_that_cannot_be_are_refused(changes: dict[str, float], says: str) -> None:
