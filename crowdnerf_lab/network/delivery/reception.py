@@ -1,0 +1,282 @@
+"""What a receiver has of an object: symbols, blocks, verified pieces. No sockets; packets and repaired bytes go in.
+
+Nothing is believed until the object's SHA-256 agrees. Where it does not, somebody sent forged symbols: pieces whose own
+hash agrees are kept, the rest is thrown away and collected again, or fetched over unicast.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from crowdnerf_lab.network.delivery.flute import FluteReceiver
+from crowdnerf_lab.network.delivery.objects import (
+    MARK,
+    BroadcastSession,
+    block_sizes,
+    packet_header,
+    read_packet,
+)
+from crowdnerf_lab.network.delivery.raptorq_code import BlockDecoder
+from crowdnerf_lab.network.delivery.spans import Span
+
+
+class Reception(Protocol):
+    """One object, as far as it is here."""
+
+    symbols_received: int
+    """Packets of the object that came until it was whole, those twice received too."""
+    poisonings: int
+    """How often what was decoded was not the object."""
+    content: bytes | None
+    """The object, verified."""
+
+    def push(self, packet: bytes) -> bool:
+        """Take a packet from anybody; whether it shows that the carousel still runs."""
+        ...
+
+    def spans_to_repair(self) -> list[Span]:
+        """Bytes of the object that would complete it, or bring it nearer."""
+        ...
+
+    def repair(self, span: Span, content: bytes) -> None:
+        """Take those bytes, from a place that may lie as well."""
+        ...
+
+    def packed(self) -> bytes:
+        """What was gathered so far, to go on from later with `unpack`."""
+        ...
+
+    def unpack(self, packed: bytes) -> None:
+        """Go on from there; what is damaged or foreign counts for nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was gathered."""
+        ...
+
+
+def reception_of(session: BroadcastSession) -> Reception:
+    """An empty reception of an object."""
+    return FluteReception(session) if session.code == "flute" else SymbolReception(session)
+
+
+class VerifiedPieces:
+    """Pieces whose SHA-256 agrees with the description."""
+
+    def __init__(self, session: BroadcastSession) -> None:
+        self._session = session
+        self._pieces: dict[int, bytes] = {}
+
+    def take_from(self, content: bytes) -> None:
+        """Keep what is right of a whole object or a beginning of one."""
+        session = self._session
+        for piece in range(len(session.pieces.sha256)):
+            first, end = session.pieces.span(piece, size=session.bytes)
+            if end <= len(content) and piece not in self._pieces:
+                self.take(piece, content[first:end])
+
+    def take(self, piece: int, content: bytes) -> bool:
+        """Keep one piece if it is right."""
+        right = self._session.pieces.holds(piece, content)
+        if right:
+            self._pieces[piece] = content
+        return right
+
+    def missing(self) -> list[Span]:
+        """Spans of the pieces that are not here."""
+        session = self._session
+        numbers = range(len(session.pieces.sha256))
+        return [session.pieces.span(n, size=session.bytes) for n in numbers if n not in self._pieces]
+
+    def take_span(self, span: Span, content: bytes) -> None:
+        """Keep the pieces inside a span that are right."""
+        size = self._session.pieces.bytes
+        for first in range(span[0], span[1], size):
+            self.take(first // size, content[first - span[0] : first - span[0] + size])
+
+    def spans(self) -> dict[Span, bytes]:
+        """What is here."""
+        session = self._session
+        return {session.pieces.span(n, size=session.bytes): content for n, content in self._pieces.items()}
+
+    def whole(self) -> bytes | None:
+        """The object, when all of it is here."""
+        session = self._session
+        if len(self._pieces) < len(session.pieces.sha256):
+            return None
+        content = b"".join(self._pieces[number] for number in range(len(self._pieces)))
+        return content if hashlib.sha256(content).hexdigest() == session.sha256 else None
+
+
+class SymbolReception:
+    """RaptorQ, or plain source symbols."""
+
+    def __init__(self, session: BroadcastSession) -> None:
+        self._session = session
+        self._header = packet_header(session)
+        self._sizes = block_sizes(session.source_symbols, session.source_blocks)
+        self._starts = [sum(self._sizes[:block]) for block in range(len(self._sizes))]
+        self._pieces = VerifiedPieces(session)
+        self.symbols_received = self.poisonings = 0
+        self.content: bytes | None = None
+        self._start_over()
+
+    def push(self, packet: bytes) -> bool:
+        read = read_packet(packet, header=self._header, symbol_bytes=self._session.symbol_bytes)
+        if read is None:
+            return packet.startswith(MARK)
+        block, esi, symbol = read
+        if block >= len(self._blocks) or self.content is not None:
+            return True
+        self.symbols_received += 1
+        if self._blocks[block].add(esi, symbol):
+            self._solve(block)
+        return True
+
+    def spans_to_repair(self) -> list[Span]:
+        """As many missing source symbols as symbols are too few, the longest runs of them first: RaptorQ does the rest.
+
+        After a poisoning whole pieces, because only those can be checked.
+        """
+        if self.poisonings:
+            return self._pieces.missing()
+        spans = []
+        for start, block in zip(self._starts, self._blocks, strict=True):
+            too_few = max(1, block.wanting) if block.block is None else 0
+            for first, end in _longest_runs(block.missing, total=too_few):
+                spans.append(self._span(start + first, start + end))
+        return spans
+
+    def repair(self, span: Span, content: bytes) -> None:
+        if self.poisonings:
+            self._pieces.take_span(span, content)
+            self.content = self._pieces.whole()
+            return
+        size = self._session.symbol_bytes
+        for first in range(span[0], span[1], size):
+            block, esi = self._place(first // size)
+            symbol = content[first - span[0] : first - span[0] + size].ljust(size, b"\0")
+            self._blocks[block].add(esi, symbol)
+        for block in range(len(self._blocks)):
+            if self.content is None and not self.poisonings:
+                self._solve(block)
+
+    def close(self) -> None:
+        self._blocks = []
+
+    def packed(self) -> bytes:
+        """Packets, one after the other."""
+        packets = []
+        for number, block in enumerate(self._blocks):
+            symbols = block.symbols
+            if block.block is not None:
+                size = self._session.symbol_bytes
+                symbols = {esi: block.block[esi * size : (esi + 1) * size] for esi in range(self._sizes[number])}
+            packets += [self._header + (number << 24 | esi).to_bytes(4, "big") + s for esi, s in symbols.items()]
+        return b"".join(packets)
+
+    def unpack(self, packed: bytes) -> None:
+        size = len(self._header) + 4 + self._session.symbol_bytes
+        for start in range(0, len(packed) - size + 1, size):
+            self.push(packed[start : start + size])
+
+    def _solve(self, number: int) -> None:
+        block = self._blocks[number]
+        if block.hopeless:
+            self._poisoned()
+        elif block.solve() and all(block.block is not None for block in self._blocks):
+            content = b"".join(block.block for block in self._blocks if block.block is not None)[: self._session.bytes]
+            if hashlib.sha256(content).hexdigest() == self._session.sha256:
+                self.content = content
+            else:
+                self._pieces.take_from(content)
+                self._poisoned()
+
+    def _poisoned(self) -> None:
+        self.poisonings += 1
+        self._start_over()
+        size = self._session.symbol_bytes
+        for (first, end), content in self._pieces.spans().items():
+            for symbol in range(-(-first // size), end // size):
+                block, esi = self._place(symbol)
+                self._blocks[block].add(esi, content[symbol * size - first : (symbol + 1) * size - first])
+        self.content = self._pieces.whole()
+
+    def _start_over(self) -> None:
+        size, coded = self._session.symbol_bytes, self._session.code == "raptorq"
+        self._blocks = [BlockDecoder(symbols, symbol_bytes=size, coded=coded) for symbols in self._sizes]
+
+    def _place(self, symbol: int) -> tuple[int, int]:
+        """Block and ESI of the object's n-th source symbol."""
+        block = max(number for number, start in enumerate(self._starts) if start <= symbol)
+        return block, symbol - self._starts[block]
+
+    def _span(self, first: int, end: int) -> Span:
+        """Bytes of the source symbols first to end - 1."""
+        size = self._session.symbol_bytes
+        return first * size, min(end * size, self._session.bytes)
+
+
+class FluteReception:
+    """FLUTE through flute-alc; pieces of what it wrote are checked on their own when the carousel has ended."""
+
+    def __init__(self, session: BroadcastSession) -> None:
+        self._session = session
+        self._flute = FluteReceiver(session)
+        self._pieces = VerifiedPieces(session)
+        self.symbols_received = self.poisonings = 0
+        self.content: bytes | None = None
+
+    def push(self, packet: bytes) -> bool:
+        if self.content is not None or not self._flute.push(packet):
+            return False
+        self.symbols_received += 1
+        if self._flute.written == self._session.bytes:
+            self._check(self._flute.partial())
+        return True
+
+    def spans_to_repair(self) -> list[Span]:
+        self._pieces.take_from(self._flute.partial())
+        return self._pieces.missing()
+
+    def repair(self, span: Span, content: bytes) -> None:
+        self._pieces.take_span(span, content)
+        self.content = self._pieces.whole()
+
+    def packed(self) -> bytes:
+        """The beginning that was written: a Reed-Solomon decoder cannot be put aside."""
+        return self._flute.partial()
+
+    def unpack(self, packed: bytes) -> None:
+        self._pieces.take_from(packed)
+
+    def close(self) -> None:
+        self._flute.close()
+
+    def _check(self, content: bytes) -> None:
+        if hashlib.sha256(content).hexdigest() == self._session.sha256:
+            self.content = content
+            return
+        self.poisonings += 1
+        self._pieces.take_from(content)
+        self.content = self._pieces.whole()
+        self._flute.close()
+        self._flute = FluteReceiver(self._session)
+
+
+def _longest_runs(numbers: Sequence[int], *, total: int) -> list[Span]:
+    """Runs of consecutive numbers, the longest first, together `total` numbers (or all there are)."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1]:
+            runs[-1][1] = number + 1
+        else:
+            runs.append([number, number + 1])
+    chosen = []
+    for first, end in sorted(runs, key=lambda run: run[0] - run[1]):
+        if total <= 0:
+            break
+        end = min(end, first + total)
+        chosen.append((first, end))
+        total -= end - first
+    return chosen
