@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flute import receiver, sender
+from flute import receiver, sender  # pyright: ignore[reportAttributeAccessIssue] -- compiled, without stubs
 
 from crowdnerf_lab.network.delivery.objects import BroadcastSession, DeliveryError, FluteParameters
 

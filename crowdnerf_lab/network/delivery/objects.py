@@ -22,8 +22,8 @@ from crowdnerf_lab.findings import first_finding
 SYMBOL_BYTES = 1280
 """With 22 bytes in front and IPv4's and UDP's 28, a symbol fits the 1,400 bytes that mobile networks carry whole."""
 BLOCK_SYMBOLS = 7000
-"""Most source symbols of a block (9 MB): the package cuts no sub-blocks up to 10 MiB, and a receiver of one block wastes
-no symbol."""
+"""Most source symbols of a block, 9 MB: what the `raptorq` package codes without sub-blocks. A receiver of a single
+block needs no symbol more than K; of several, some blocks get more than they need before the others are complete."""
 MOST_BYTES = 1 << 28
 """Largest object that may be described: receivers keep it in memory."""
 MOST_PIECES, LEAST_PIECE_BYTES = 256, 16 * 1024

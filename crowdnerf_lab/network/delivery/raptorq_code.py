@@ -6,8 +6,9 @@ touches all of them a little.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-import raptorq
+from raptorq import Decoder, Encoder  # pyright: ignore[reportAttributeAccessIssue] -- compiled, without stubs
 
 from crowdnerf_lab.network.delivery.objects import (
     MOST_ESI,
@@ -29,7 +30,7 @@ class BlockEncoder:
         self.symbol_bytes = symbol_bytes
         self.source_symbols = -(-len(block) // symbol_bytes)
         self._block = block.ljust(self.source_symbols * symbol_bytes, b"\0")
-        self._encoder: raptorq.Encoder | None = None
+        self._encoder: Any = None
         self._repair: list[bytes] = []
         self._most_repair = max(self.source_symbols, LARGEST_BATCH_BYTES // symbol_bytes)
 
@@ -52,7 +53,7 @@ class BlockEncoder:
     def _make_repair(self, least: int) -> None:
         """The binding makes symbols from the first on, so it is asked for twice as many each time."""
         if self._encoder is None:
-            self._encoder = raptorq.Encoder.with_defaults(self._block, self.symbol_bytes)
+            self._encoder = Encoder.with_defaults(self._block, self.symbol_bytes)
         wanted = min(self.repair_symbols, max(least, 2 * len(self._repair), 64))
         packets = self._encoder.get_encoded_packets(wanted)
         self._repair = [packet[PAYLOAD_IDENTIFIER.size :] for packet in packets[self.source_symbols :]]
@@ -139,7 +140,7 @@ class BlockDecoder:
         return self.block is not None
 
     def _decoded(self) -> bytes | None:
-        decoder = raptorq.Decoder.with_defaults(self.source_symbols * self.symbol_bytes, self.symbol_bytes)
+        decoder = Decoder.with_defaults(self.source_symbols * self.symbol_bytes, self.symbol_bytes)
         for esi, symbol in self.symbols.items():
             block = decoder.decode(PAYLOAD_IDENTIFIER.pack(esi) + symbol)
             if block is not None:

@@ -6,7 +6,6 @@ hash agrees are kept, the rest is thrown away and collected again, or fetched ov
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
 
 from crowdnerf_lab.network.delivery.flute import FluteReceiver
 from crowdnerf_lab.network.delivery.objects import (
@@ -18,46 +17,6 @@ from crowdnerf_lab.network.delivery.objects import (
 )
 from crowdnerf_lab.network.delivery.raptorq_code import BlockDecoder
 from crowdnerf_lab.network.delivery.spans import Span
-
-
-class Reception(Protocol):
-    """One object, as far as it is here."""
-
-    symbols_received: int
-    """Packets of the object that came until it was whole, those twice received too."""
-    poisonings: int
-    """How often what was decoded was not the object."""
-    content: bytes | None
-    """The object, verified."""
-
-    def push(self, packet: bytes) -> bool:
-        """Take a packet from anybody; whether it shows that the carousel still runs."""
-        ...
-
-    def spans_to_repair(self) -> list[Span]:
-        """Bytes of the object that would complete it, or bring it nearer."""
-        ...
-
-    def repair(self, span: Span, content: bytes) -> None:
-        """Take those bytes, from a place that may lie as well."""
-        ...
-
-    def packed(self) -> bytes:
-        """What was gathered so far, to go on from later with `unpack`."""
-        ...
-
-    def unpack(self, packed: bytes) -> None:
-        """Go on from there; what is damaged or foreign counts for nothing."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what was gathered."""
-        ...
-
-
-def reception_of(session: BroadcastSession) -> Reception:
-    """An empty reception of an object."""
-    return FluteReception(session) if session.code == "flute" else SymbolReception(session)
 
 
 class VerifiedPieces:
@@ -109,7 +68,11 @@ class VerifiedPieces:
 
 
 class SymbolReception:
-    """RaptorQ, or plain source symbols."""
+    """One object, as far as it is here, by RaptorQ or by plain source symbols.
+
+    content: the object once it is verified. symbols_received: packets of it that came until then, those twice received
+    too. poisonings: how often what was decoded was not the object.
+    """
 
     def __init__(self, session: BroadcastSession) -> None:
         self._session = session
@@ -122,6 +85,7 @@ class SymbolReception:
         self._start_over()
 
     def push(self, packet: bytes) -> bool:
+        """Take a packet from anybody; whether it shows that the carousel still runs."""
         read = read_packet(packet, header=self._header, symbol_bytes=self._session.symbol_bytes)
         if read is None:
             return packet.startswith(MARK)
@@ -148,6 +112,7 @@ class SymbolReception:
         return spans
 
     def repair(self, span: Span, content: bytes) -> None:
+        """Take the bytes of such a span, from a place that may lie as well."""
         if self.poisonings:
             self._pieces.take_span(span, content)
             self.content = self._pieces.whole()
@@ -162,10 +127,11 @@ class SymbolReception:
                 self._solve(block)
 
     def close(self) -> None:
+        """Let go of what was gathered."""
         self._blocks = []
 
     def packed(self) -> bytes:
-        """Packets, one after the other."""
+        """What was gathered so far, to go on from later: packets, one after the other."""
         packets = []
         for number, block in enumerate(self._blocks):
             symbols = block.symbols
@@ -176,6 +142,7 @@ class SymbolReception:
         return b"".join(packets)
 
     def unpack(self, packed: bytes) -> None:
+        """Go on from what was packed; what is damaged or foreign counts for nothing."""
         size = len(self._header) + 4 + self._session.symbol_bytes
         for start in range(0, len(packed) - size + 1, size):
             self.push(packed[start : start + size])
@@ -218,7 +185,10 @@ class SymbolReception:
 
 
 class FluteReception:
-    """FLUTE through flute-alc; pieces of what it wrote are checked on their own when the carousel has ended."""
+    """One object, as far as it is here, by FLUTE: the same interface as SymbolReception.
+
+    Pieces of what `flute-alc` wrote are checked on their own when the carousel has ended.
+    """
 
     def __init__(self, session: BroadcastSession) -> None:
         self._session = session
@@ -228,6 +198,7 @@ class FluteReception:
         self.content: bytes | None = None
 
     def push(self, packet: bytes) -> bool:
+        """Take a packet from anybody; whether it belonged to the object."""
         if self.content is not None or not self._flute.push(packet):
             return False
         self.symbols_received += 1
@@ -236,21 +207,25 @@ class FluteReception:
         return True
 
     def spans_to_repair(self) -> list[Span]:
+        """Pieces that are not here yet."""
         self._pieces.take_from(self._flute.partial())
         return self._pieces.missing()
 
     def repair(self, span: Span, content: bytes) -> None:
+        """Take the bytes of such a span, from a place that may lie as well."""
         self._pieces.take_span(span, content)
         self.content = self._pieces.whole()
 
     def packed(self) -> bytes:
-        """The beginning that was written: a Reed-Solomon decoder cannot be put aside."""
+        """The beginning that was written, to go on from later: a Reed-Solomon decoder cannot be put aside."""
         return self._flute.partial()
 
     def unpack(self, packed: bytes) -> None:
+        """Go on from what was packed; what is damaged or foreign counts for nothing."""
         self._pieces.take_from(packed)
 
     def close(self) -> None:
+        """Let go of what was gathered."""
         self._flute.close()
 
     def _check(self, content: bytes) -> None:
@@ -262,6 +237,14 @@ class FluteReception:
         self.content = self._pieces.whole()
         self._flute.close()
         self._flute = FluteReceiver(self._session)
+
+
+Reception = SymbolReception | FluteReception
+
+
+def reception_of(session: BroadcastSession) -> Reception:
+    """An empty reception of an object."""
+    return FluteReception(session) if session.code == "flute" else SymbolReception(session)
 
 
 def _longest_runs(numbers: Sequence[int], *, total: int) -> list[Span]:
