@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import plotly.graph_objects as go
 
 from crowdnerf_lab.figures.style import TEMPLATE, WIDTH, colours_of
-from crowdnerf_lab.network.view_engine import ViewAccount
+from crowdnerf_lab.network.latency_account import InferencePath
 
 
 @runtime_checkable
@@ -71,14 +71,14 @@ def training_curve(histories: Mapping[str, Sequence[Progress]], *, title: str = 
     return figure
 
 
-def bytes_over_views(accounts: Mapping[str, ViewAccount], *, most: int = 100_000) -> go.Figure:
+def bytes_over_views(paths: Mapping[str, InferencePath], *, most: int = 100_000) -> go.Figure:
     """Bytes over the air for a number of views, both logarithmic: one line an inference path, named at its end."""
     views = [round(10 ** (step / 8)) for step in range(round(8 * math.log10(most)) + 1)]
     figure = go.Figure(
         [
             go.Scatter(
                 x=views,
-                y=[account.total_bytes(count) / 1e6 for count in views],
+                y=[path.total_bytes(count) / 1e6 for count in views],
                 mode="lines+text",
                 line={"color": colour, "width": 2},
                 text=[""] * (len(views) - 1) + [f"  {name}"],
@@ -88,7 +88,7 @@ def bytes_over_views(accounts: Mapping[str, ViewAccount], *, most: int = 100_000
                 hovertemplate="%{x} views: %{y:.3g} MB<extra>" + name + "</extra>",
                 showlegend=False,
             )
-            for (name, account), colour in zip(accounts.items(), colours_of(accounts), strict=True)
+            for (name, path), colour in zip(paths.items(), colours_of(paths), strict=True)
         ]
     )
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=360, margin={"t": 20, "r": 200})

@@ -11,7 +11,7 @@ no such repair: they meet the same `LinkProfile.losses` bare.
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import takewhile
+from functools import lru_cache
 from statistics import median
 
 import numpy as np
@@ -27,6 +27,8 @@ UNLIMITED = 1 << 40
 """A window that never holds anything back, bytes."""
 DRAWS = 9
 """Of jitter and losses, where their median is asked for."""
+REMEMBERED = 4096
+"""Answers that are not computed again: an account of views asks for the same few sizes."""
 
 
 class Lane:
@@ -100,6 +102,7 @@ class Stream:
         return self._arrived
 
 
+@lru_cache(REMEMBERED)
 def transfer_ms(
     profile: LinkProfile, size: int, *, direction: Direction = "down", connected: bool = False, draws: int = DRAWS
 ) -> float:
@@ -112,25 +115,34 @@ def transfer_ms(
     return 1e3 * median(max(at for at, _ in stream.arrivals(0.0, max(size, 1))) for stream in streams)
 
 
+@lru_cache(REMEMBERED)
 def bytes_within(
     profile: LinkProfile,
     milliseconds: float,
     *,
     direction: Direction = "down",
     connected: bool = False,
+    ms_per_mb: float = 0.0,
     draws: int = DRAWS,
 ) -> int:
-    """How many bytes arrive within a time after the first one left: the inverse of `transfer_ms`."""
+    """How many bytes arrive within a time after the first one left: the inverse of `transfer_ms`.
+
+    ms_per_mb: what has arrived takes so long, for each 10^6 bytes of it, to be of use.
+    """
     most = int(profile.bytes_per_second(direction) * max(milliseconds, 0.0) / 1e3) + SEGMENT
     arrived = []
     for stream in _alone(profile, direction, connected, draws):
-        in_time = takewhile(lambda arrival: 1e3 * arrival[0] <= milliseconds, stream.arrivals(0.0, most))
-        arrived.append(sum(size for _, size in in_time))
+        total = 0
+        for at, size in stream.arrivals(0.0, most):
+            if 1e3 * at + ms_per_mb * (total + size) / 1e6 > milliseconds:
+                break
+            total += size
+        arrived.append(total)
     return int(median(arrived))
 
 
 def _alone(profile: LinkProfile, direction: Direction, connected: bool, draws: int) -> Iterator[Stream]:
     """Streams that each have a link of their own."""
     window = UNLIMITED if connected else FIRST_WINDOW
-    for seed in range(draws):
+    for seed in range(draws if profile.jitter_ms or profile.loss else 1):
         yield Stream(Lane(profile.bytes_per_second(direction)), profile, opens_at=0.0, seed=seed, window=window)

@@ -6,7 +6,8 @@ import pytest
 
 from crowdnerf_lab import figures
 from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE
-from crowdnerf_lab.network.view_engine import ViewAccount, break_even_views
+from crowdnerf_lab.network.latency_account import InferencePath, crossover
+from crowdnerf_lab.network.link_profiles import LINKS
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ def test_a_table_is_markdown_with_numbers_to_the_right():
 
 
 def test_the_bytes_of_both_paths_cross_where_the_download_pays_off():
-    accounts = {
-        "network": ViewAccount("network", bytes_once=0, bytes_per_view=10_000, server_ms=50.0, device_ms=1.0),
-        "device": ViewAccount("device", bytes_once=1_000_000, bytes_per_view=0, server_ms=0.0, device_ms=20.0),
+    paths = {
+        "network": InferencePath("network", bytes_per_view=10_000, render_ms=50.0, decode_ms=1.0),
+        "device": InferencePath("device", bytes_once=1_000_000, frame_ms=20.0),
     }
-    network, device = figures.bytes_over_views(accounts).data
+    network, device = figures.bytes_over_views(paths).data
     cheaper = [count for count, sent, kept in zip(network.x, network.y, device.y, strict=True) if sent < kept]
-    assert max(cheaper) < break_even_views(accounts["device"], accounts["network"]) == 100
+    crossing = crossover(paths["device"], paths["network"], link=LINKS["5g_poor"])
+    assert max(cheaper) < crossing.views_by_bytes == 100
     assert network.y[network.x.index(100)] == device.y[0] == pytest.approx(1.0)
     assert network.text[-1].strip() == "network"
     assert network.line.color == COLOUR_OF_DEVICE["server"]
