@@ -10,8 +10,11 @@ from starlette.requests import HTTPConnection
 
 from crowdnerf_lab.catalogue.catalogue import EVENT, Catalogue
 from crowdnerf_lab.network.database import Database
+from crowdnerf_lab.network.deltas import Deltas
+from crowdnerf_lab.network.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.limits import Rates, address_of
 from crowdnerf_lab.network.metrics import Metrics
+from crowdnerf_lab.network.offers import Offers
 from crowdnerf_lab.network.problems import Problem
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.tokens import Holder, Role, TokenError, holder_of
@@ -50,6 +53,10 @@ class Service:
     catalogue: Catalogue
     metrics: Metrics
     rates: RequestRates
+    offers: Offers
+    memory: FileMemory
+    coded: CodedFiles
+    deltas: Deltas
     views: Any = None
 
 

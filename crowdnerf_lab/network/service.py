@@ -13,17 +13,20 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import events_routes
+from crowdnerf_lab.network import events_routes, models_routes
 from crowdnerf_lab.network.context import RequestRates, Service
 from crowdnerf_lab.network.database import Database
+from crowdnerf_lab.network.deltas import Deltas
+from crowdnerf_lab.network.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.events import Events
 from crowdnerf_lab.network.limits import RequestLimits
 from crowdnerf_lab.network.metrics import Metrics
+from crowdnerf_lab.network.offers import Offers
 from crowdnerf_lab.network.problems import install_problems
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.tokens import operator_token
 
-ROUTERS = (events_routes.router,)
+ROUTERS = (events_routes.router, models_routes.router)
 
 
 def app() -> FastAPI:
@@ -33,12 +36,17 @@ def app() -> FastAPI:
 
 def create_app(settings: ServiceSettings) -> FastAPI:
     """The application of one API process; its state is on disk, and several may share a home."""
+    catalogue = Catalogue(settings.home / "catalogue")
     service = Service(
         settings=settings,
         database=Database(settings.home),
-        catalogue=Catalogue(settings.home / "catalogue"),
+        catalogue=catalogue,
         metrics=Metrics(),
         rates=RequestRates.of(settings),
+        offers=Offers(catalogue),
+        memory=FileMemory(settings.memory_cache_bytes),
+        coded=CodedFiles(settings.home / "coded"),
+        deltas=Deltas(settings.home / "deltas"),
     )
     operator_token(service.database, settings.home)
     Events(service.database).make_absent(settings.events)
@@ -65,4 +73,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     service: Service = application.state.service
     yield
+    await service.offers.close()
+    await service.deltas.close()
+    await service.coded.close()
     service.database.close()
