@@ -29,7 +29,7 @@ SWITCH_S = 5e-4
 """How long a thread may hold the interpreter; Python's 5 ms would let decoding stop a render 24 times a view."""
 LOADING_NICENESS = 10
 TRIAL_SIZE = (128, 96)
-"""Pixels of the view that a field shows before it is used: compiles what has to be, and tells how long a pixel takes."""
+"""Pixels of the view that a field shows before it is used: compiles what has to be, and tells how long views take."""
 
 
 class RenderProcess:
@@ -65,10 +65,11 @@ class RenderProcess:
             wanted = self._to_load.get()
             try:
                 started = time.perf_counter()
-                field, pixel_ms = loaded_field(Path(wanted["folder"]))
+                field, trial_ms = loaded_field(Path(wanted["folder"]))
                 self._fields[wanted["field"]] = field
                 seconds = time.perf_counter() - started
-                self._answer({"loaded": wanted["field"], "seconds": seconds, "pixel_ms": pixel_ms})
+                trial = {"pixels": TRIAL_SIZE[0] * TRIAL_SIZE[1], "ms": trial_ms}
+                self._answer({"loaded": wanted["field"], "seconds": seconds} | trial)
             except (ArtefactError, ValueError, KeyError, OSError, MemoryError, ImportError) as error:
                 self._answer({"failed": wanted["field"], "reason": str(error) or repr(error)})
 
@@ -90,7 +91,7 @@ class RenderProcess:
 
 
 def loaded_field(folder: Path) -> tuple[BakedField, float]:
-    """The verified field of an artefact, ready to be marched, and the milliseconds that it takes for a pixel."""
+    """The verified field of an artefact, ready to be marched, and the milliseconds of its trial view."""
     card = read_card(folder)
     field, _ = decoded_field(
         verified_model(folder, card), name=folder / card["model"], coded=card.get("coding", "none") != "none"
@@ -110,7 +111,7 @@ def loaded_field(folder: Path) -> tuple[BakedField, float]:
             threads=1,
         )
         times.append(time.perf_counter() - started)
-    return field, 1e3 * min(times) / (width * height)
+    return field, 1e3 * min(times)
 
 
 def rendered(view: dict[str, Any], field: BakedField, *, threads: int) -> tuple[dict[str, Any], bytes]:

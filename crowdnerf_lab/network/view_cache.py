@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ def picture_key(model: object, request: ViewRequest, *, steps: PoseSteps) -> Pic
     return (model, rotation, translation, lens, request.width, request.height)
 
 
+@runtime_checkable
 class Sized(Protocol):
     """Something encoded."""
 

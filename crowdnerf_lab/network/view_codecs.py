@@ -41,17 +41,17 @@ class EncodedView:
     encode_ms: float
 
 
-def check_encoding(format: str, quality: int) -> None:
-    """Raise ViewError for a format or a quality that there is not."""
+def check_encoding(format: str, quality: int, *, longest_side: int = 1) -> None:
+    """Raise ViewError for a format, or a quality, or a side of so many pixels in it, that there is not."""
     if format not in MEDIA_TYPES or not QUALITIES[0] <= quality <= QUALITIES[1]:
-        raise ViewError(f"format {format!r} at quality {quality}; give {', '.join(MEDIA_TYPES)} and 1 to 100")
+        raise ViewError(f"format {format!r} at quality {quality}; give {' or '.join(MEDIA_TYPES)} and 1 to 100")
+    if longest_side > LONGEST_SIDE[format]:
+        raise ViewError(f"{format} holds {LONGEST_SIDE[format]} pixels a side, not {longest_side}; ask for fewer")
 
 
 def encode_picture(picture: NDArray[np.uint8], *, format: Format, quality: int) -> bytes:
     """A picture [h w 3] in sRGB, encoded. quality: 1 (small) to 100 (good), the codec's own scale."""
-    check_encoding(format, quality)
-    if max(picture.shape[:2]) > LONGEST_SIDE[format]:
-        raise ViewError(f"{format} holds {LONGEST_SIDE[format]} pixels a side, not {max(picture.shape[:2])}; ask less")
+    check_encoding(format, quality, longest_side=max(picture.shape[:2]))
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format=format, quality=quality, **SPEEDS[format])
     return buffer.getvalue()

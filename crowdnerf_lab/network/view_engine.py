@@ -1,144 +1,277 @@
-"""Network inference: a UE asks for a view, the network renders and encodes it; and what each path costs.
+"""Network inference: a UE asks for a view, the network renders and encodes it, in time or not at all.
 
-`ViewAccount` puts both inference paths into the same two numbers: bytes and milliseconds, once and for every view.
+`ViewEngine` renders from the catalogue in processes of its own, so that whoever calls it never computes. A view comes
+from the cache, or from the render of somebody who asked for the same, or takes its turn. What would be late is rendered
+smaller, and refused (`Busy`) when that does not help: no answer comes after its deadline. A new version is swapped in,
+a withdrawn one left, and a process that dies replaced, while views go on being served.
+
+`render_and_encode` does the same for one field, here and now.
 """
 
-import io
+import asyncio
+import logging
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-from crowdnerf_lab.cameras import Cameras, invalid_poses
-from crowdnerf_lab.fields.field import RadianceField
-from crowdnerf_lab.rendering import render_view
+from crowdnerf_lab.catalogue.catalogue import Catalogue
+from crowdnerf_lab.network.render_processes import RenderProcess, RenderProcesses
+from crowdnerf_lab.network.served_fields import ServedFields
+from crowdnerf_lab.network.view_cache import ViewCache, picture_key
+from crowdnerf_lab.network.view_codecs import (
+    MEDIA_TYPES,
+    EncodedView,
+    Format,
+    check_encoding,
+    decode_view,
+    encode_picture,
+)
+from crowdnerf_lab.network.view_messages import Message
+from crowdnerf_lab.network.view_policy import ViewLimits, ViewPolicy
+from crowdnerf_lab.network.view_queue import MadeView, ViewQueue, ViewTimings
+from crowdnerf_lab.network.view_request import MAX_PIXELS, Busy, NoModel, RenderError, ViewError, ViewRequest
 
-Format = Literal["webp", "jpeg"]
-MEDIA_TYPES = {"webp": "image/webp", "jpeg": "image/jpeg"}
-MAX_PIXELS = 4096 * 4096
+if TYPE_CHECKING:
+    from crowdnerf_lab.fields.field import RadianceField
 
-
-class ViewError(ValueError):
-    """A view that cannot be rendered or shown; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class ViewRequest:
-    """What a UE asks for: the view of an ideal camera (OpenCV axes, metres; focal and principal point in pixels)."""
-
-    camera_to_world: Float[Tensor, "3 4"]
-    focal: tuple[float, float]
-    centre: tuple[float, float]
-    width: int
-    height: int
-
-    def cameras(self) -> Cameras:
-        """The request as a batch of one camera. Raises ViewError for a pose or size that nobody can render."""
-        pose = self.camera_to_world.to(torch.float32)[None]
-        if bool(invalid_poses(pose).any()):
-            raise ViewError("the requested pose is not finite or its rotation is none; send camera-to-world, 3 x 4")
-        if min(self.width, self.height) < 1 or self.width * self.height > MAX_PIXELS:
-            raise ViewError(f"a view of {self.width} x {self.height} pixels; ask for 1 to {MAX_PIXELS} pixels")
-        if not all(np.isfinite([*self.focal, *self.centre])) or min(self.focal) <= 0:
-            raise ViewError(f"focal {self.focal}, centre {self.centre}: give finite pixels, focal above 0")
-        return Cameras(
-            camera_to_world=pose,
-            focal=torch.tensor([self.focal]),
-            centre=torch.tensor([self.centre]),
-            width=torch.tensor([self.width]),
-            height=torch.tensor([self.height]),
-            distortion=torch.zeros(1, 4),
-        )
+__all__ = [
+    "MAX_PIXELS",
+    "MEDIA_TYPES",
+    "Busy",
+    "EncodedView",
+    "Format",
+    "NoModel",
+    "RenderError",
+    "ServedView",
+    "ViewEngine",
+    "ViewError",
+    "ViewPolicy",
+    "ViewRequest",
+    "ViewStatistics",
+    "ViewTimings",
+    "decode_view",
+    "render_and_encode",
+]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EncodedView:
-    """A rendered view as it goes over the air, and the milliseconds it took to render and to encode."""
+class ServedView:
+    """An encoded view of a version of the event's models. cached: nothing was rendered or encoded for it; degraded:
+    its width and height are smaller than asked for. timings: of whoever had it made; 0 from the cache."""
 
     content: bytes
     media_type: str
     width: int
     height: int
-    render_ms: float
-    encode_ms: float
+    version: int
+    cached: bool
+    degraded: bool
+    timings: ViewTimings
+
+
+@dataclass(frozen=True)
+class ViewStatistics:
+    """What an engine has done, and is at. served: views given out; of these cached, shared (made for somebody else who
+    asked at the same time) and degraded (smaller than asked for). refused: would have been late. failed: see
+    RenderError. restarts: of processes. waiting, rendering: pictures, now."""
+
+    served: int
+    cached: int
+    shared: int
+    degraded: int
+    refused: int
+    failed: int
+    restarts: int
+    waiting: int
+    rendering: int
+    processes: int
+    cache_bytes: int
+
+
+class ViewEngine:
+    """Views of the events of a catalogue, rendered by processes. Belongs to the event loop that started it."""
+
+    def __init__(self, catalogue: Catalogue, *, settings: ViewLimits, policy: ViewPolicy | None = None) -> None:
+        self.settings, self.policy = settings, policy or ViewPolicy()
+        self._counts: Counter[str] = Counter()
+        self._cache: ViewCache[MadeView] = ViewCache(self.policy.cache_bytes)
+        self._processes = RenderProcesses(
+            settings.view_processes,
+            on_start=lambda _process: self._fields.assign(),
+            on_message=self._on_message,
+            on_end=self._on_end,
+        )
+        self._fields = ServedFields(catalogue, self._processes, most_events=self.policy.events)
+        self._queue = ViewQueue(self._processes, self._fields, policy=self.policy)
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the processes, and have them load the fields of events that have versions; waits for neither."""
+        await self._fields.follow_all()
+        self._processes.start()
+        self._keeper = asyncio.create_task(self._keep_current())
+
+    async def close(self) -> None:
+        """End the processes; whoever still waits is told to ask again."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        await self._processes.close()
+        self._queue.end_all(Busy("the service is stopping; ask again in a moment", retry_after_s=1.0))
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the render processes that run now."""
+        return tuple(process.pid for process in self._processes.alive)
+
+    @property
+    def ready(self) -> bool:
+        """Whether processes run and hold the field of every event that has one."""
+        return bool(self._processes.alive) and self._fields.ready
+
+    @property
+    def statistics(self) -> ViewStatistics:
+        """Counts since the engine was made, and what is going on now."""
+        names = ("served", "cached", "shared", "degraded", "refused", "failed")
+        counts = {name: self._counts[name] for name in names}
+        return ViewStatistics(
+            **counts,
+            restarts=self._processes.restarts,
+            waiting=self._queue.waiting,
+            rendering=self._queue.rendering,
+            processes=len(self._processes.alive),
+            cache_bytes=self._cache.bytes,
+        )
+
+    async def view(
+        self,
+        event: str,
+        request: ViewRequest,
+        *,
+        format: Format = "webp",
+        quality: int = 80,
+        deadline_ms: float | None = None,
+        at_most: float = 1.0,
+    ) -> ServedView:
+        """The view of an event's latest version, before the deadline (milliseconds from now).
+
+        at_most: scale of width and height that is enough, as a moving camera may ask for. Raises ViewError for what
+        nobody can render, NoModel without a version, Busy when it would be late, RenderError.
+        """
+        asked_ms = self.settings.view_deadline_ms if deadline_ms is None else deadline_ms
+        if not asked_ms > 0:
+            raise ViewError(f"a deadline of {asked_ms} ms; give more than 0")
+        deadline = time.monotonic() + min(asked_ms, self.policy.longest_deadline_ms) / 1e3
+        request.check(most_pixels=self.settings.max_view_pixels)
+        check_encoding(format, quality, longest_side=max(request.width, request.height))
+        try:
+            made, how = await self._made(event, request, (format, quality), deadline, at_most)
+        except Busy:
+            self._counts["refused"] += 1
+            raise
+        except RenderError:
+            self._counts["failed"] += 1
+            raise
+        degraded = (made.width, made.height) != (request.width, request.height)
+        self._counts.update(["served", how, *(["degraded"] if degraded else [])])
+        return ServedView(
+            content=made.content,
+            media_type=made.media_type,
+            width=made.width,
+            height=made.height,
+            version=made.version,
+            cached=how == "cached",
+            degraded=degraded,
+            timings=ViewTimings(0.0, 0.0, 0.0) if how == "cached" else made.timings,
+        )
+
+    async def _made(
+        self, event: str, request: ViewRequest, encoding: tuple[Format, int], deadline: float, at_most: float
+    ) -> tuple[MadeView, str]:
+        """The view, and whether it was cached, shared or rendered."""
+        source = await self._fields.awaited(event, deadline=deadline)
+        scales = self.policy.scales_for(request, at_most=at_most)
+        keys = [picture_key(source, request.scaled(scale), steps=self.policy.steps) for scale in scales]
+        if (made := self._cache.get((keys[0], *encoding))) is not None:
+            return made, "cached"
+        if (job := self._queue.joined(keys[0], encoding, deadline=deadline)) is not None:
+            return await self._queue.made(job, encoding, deadline=deadline), "shared"
+        job = self._queue.submitted(
+            keys[0], request, at_most=at_most, source=source, encoding=encoding, deadline=deadline
+        )
+        if job is not None:
+            return await self._queue.made(job, encoding, deadline=deadline), "rendered"
+        for key in keys[1:]:
+            if (made := self._cache.get((key, *encoding))) is not None:
+                return made, "cached"
+        raise self._queue.busy()
+
+    def _on_message(self, process: RenderProcess, message: Message) -> None:
+        header = message.header
+        if "rendered" in header:
+            job, views = self._queue.on_rendered(process, header, message.body)
+            key = picture_key(job.source, job.request, steps=self.policy.steps)
+            for encoding, view in zip(job.encodings, views, strict=True):
+                self._cache.put((key, *encoding), view)
+        elif "refused" in header:
+            self._queue.on_refused(process, header["refused"], reason=header["reason"])
+        else:
+            process.loading = None
+            if "loaded" in header:
+                process.loaded.add(header["loaded"])
+                trial = {name: header[name] for name in ("seconds", "pixels", "ms")}
+                self._fields.loaded(header["loaded"], **trial)
+            else:
+                self._fields.failed(header["failed"], reason=header["reason"])
+        self._queue.dispatch()
+
+    def _on_end(self, process: RenderProcess) -> None:
+        self._queue.on_end(process)
+        self._fields.assign()
+        self._queue.dispatch()
+
+    async def _keep_current(self) -> None:
+        """Look at the catalogue and at the processes, again and again."""
+        while True:
+            await asyncio.sleep(self.policy.look_s)
+            await self._fields.look()
+            self._end_stuck()
+            self._queue.dispatch()
+
+    def _end_stuck(self) -> None:
+        now = time.monotonic()
+        for process in self._processes.alive:
+            if process.jobs and now > process.free_at + self.policy.stuck_s:
+                log.error("render process %d does not answer; it is replaced", process.pid)
+                process.kill()
 
 
 def render_and_encode(
-    field: RadianceField, request: ViewRequest, *, format: Format = "webp", quality: int = 80
+    field: "RadianceField", request: ViewRequest, *, format: Format = "webp", quality: int = 80
 ) -> EncodedView:
     """Render the view of a request and encode it. quality: 1 (small) to 100 (good), the codec's own scale."""
-    if format not in MEDIA_TYPES or not 1 <= quality <= 100:
-        raise ViewError(f"format {format!r} at quality {quality}; give {' or '.join(MEDIA_TYPES)} and 1 to 100")
+    import torch
+
+    from crowdnerf_lab.rendering import render_view
+
+    check_encoding(format, quality)
     cameras = request.cameras()
     started = time.perf_counter()
     colour = render_view(field, cameras).colour
     rendered = time.perf_counter()
-    picture = Image.fromarray((colour * 255).round().to(torch.uint8).numpy())
-    buffer = io.BytesIO()
-    picture.save(buffer, format=format, quality=quality)
+    picture = np.ascontiguousarray((colour * 255).round().to(torch.uint8).numpy())
+    content = encode_picture(picture, format=format, quality=quality)
     encoded = time.perf_counter()
     return EncodedView(
-        content=buffer.getvalue(),
+        content=content,
         media_type=MEDIA_TYPES[format],
         width=request.width,
         height=request.height,
         render_ms=1e3 * (rendered - started),
         encode_ms=1e3 * (encoded - rendered),
     )
-
-
-def decode_view(encoded: EncodedView) -> NDArray[np.uint8]:
-    """The picture of an encoded view, [h w 3]. Raises ViewError when it is damaged or not of the size it says."""
-    try:
-        with Image.open(io.BytesIO(encoded.content), formats=["WEBP", "JPEG"]) as image:
-            size = image.size
-            picture = np.asarray(image.convert("RGB")) if size == (encoded.width, encoded.height) else None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise ViewError(f"the view of {len(encoded.content)} bytes is damaged ({error}); ask for it again") from error
-    if picture is None:
-        raise ViewError(f"the view is {size[0]} x {size[1]}, not {encoded.width} x {encoded.height}; ask again")
-    return picture
-
-
-@dataclass(frozen=True)
-class ViewAccount:
-    """What views cost on one inference path: bytes over the air and milliseconds, once and for each view.
-
-    The device path downloads a model once and then renders; the network path sends every view. server_ms: render and
-    encode; device_ms: decode, or render. A round trip is paid for every request: for the model once, or for each view.
-    """
-
-    path: Literal["device", "network"]
-    bytes_once: int
-    bytes_per_view: int
-    server_ms: float
-    device_ms: float
-
-    def total_bytes(self, views: int) -> int:
-        """Bytes over the air for so many views."""
-        return self.bytes_once + views * self.bytes_per_view
-
-    def first_pixels_ms(self, *, link_mbit_s: float, rtt_ms: float) -> float:
-        """From the request to the first picture: one round trip, the transfer, and the work at both ends."""
-        return rtt_ms + self._transfer_ms(self.total_bytes(1), link_mbit_s) + self.server_ms + self.device_ms
-
-    def next_pixels_ms(self, *, link_mbit_s: float, rtt_ms: float) -> float:
-        """From a new pose to its picture, once the first has been shown."""
-        round_trip = rtt_ms if self.bytes_per_view else 0.0
-        return round_trip + self._transfer_ms(self.bytes_per_view, link_mbit_s) + self.server_ms + self.device_ms
-
-    @staticmethod
-    def _transfer_ms(size: int, link_mbit_s: float) -> float:
-        return 8 * size / (link_mbit_s * 1e3)
-
-
-def break_even_views(device: ViewAccount, network: ViewAccount) -> float:
-    """Number of views from which sending the model takes fewer bytes than sending views; infinite if it never does."""
-    saved = network.bytes_per_view - device.bytes_per_view
-    return max(0.0, (device.bytes_once - network.bytes_once) / saved) if saved > 0 else float("inf")

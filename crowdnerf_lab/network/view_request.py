@@ -1,4 +1,4 @@
-"""What a UE asks of network inference: one view of an ideal camera. Needs numpy alone."""
+"""What a UE asks of network inference, one view of an ideal camera, and what may come instead. Needs numpy alone."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,22 @@ FOCAL_LENGTHS = (1e-2, 1e6)
 
 class ViewError(ValueError):
     """A view that cannot be rendered or shown; the message says why and what to do."""
+
+
+class Busy(RuntimeError):  # noqa: N818 an answer rather than a mistake
+    """The view would come too late. retry_after_s: when it is worth asking again."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NoModel(RuntimeError):  # noqa: N818 as above
+    """The event has no published version to render from."""
+
+
+class RenderError(RuntimeError):
+    """A view at which render processes died, or which they refused, for want of memory for example."""
 
 
 @dataclass(frozen=True)

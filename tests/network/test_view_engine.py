@@ -24,7 +24,9 @@ REQUEST = ViewRequest(CAMERAS.camera_to_world[1], focal=(43.2, 43.2), centre=(24
 
 
 @pytest.mark.row("S8", "S70", "S71")
-@pytest.mark.parametrize(("format", "media_type"), [("webp", "image/webp"), ("jpeg", "image/jpeg"), ("avif", "image/avif")])
+@pytest.mark.parametrize(
+    ("format", "media_type"), [("webp", "image/webp"), ("jpeg", "image/jpeg"), ("avif", "image/avif")]
+)
 def test_a_requested_view_arrives(format: str, media_type: str) -> None:
     encoded = render_and_encode(ToyField(), REQUEST, format=format, quality=95)
     assert encoded.media_type == media_type
