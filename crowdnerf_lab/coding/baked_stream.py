@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from crowdnerf_lab.coding.entropy import decode_integers, encode_integers
-from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, LayeredFile, packed_layers, read_layers
+from crowdnerf_lab.coding.layered_file import (
+    CodedFileError,
+    Layer,
+    LayeredFile,
+    joined,
+    packed_layers,
+    pieces_of,
+    read_layers,
+)
 from crowdnerf_lab.coding.row_statistics import BASE_COLUMNS, colour_before, column_order, contexts_of
 from crowdnerf_lab.fields.baked import NUMBERS_OF_DEGREE, BakedField, check_consistent
 from crowdnerf_lab.files import write_bytes
@@ -26,9 +34,9 @@ from crowdnerf_lab.kernels import cpu
 KIND = "crowdnerf_lab.baked_field/1"
 LEVELS_LIMIT, ROWS_LIMIT = 32, 1 << 26
 """Levels, and rows of all levels together, so that a hostile header cannot claim this machine's memory."""
-_LENGTH = struct.Struct("<I")
-_VECTORS = ("background", "centre", "half_size")
-_NUMBERS = ("rows", "occupancy_cells", "bits", "near", "far", "steps", "refine", "finest")
+VECTORS = ("background", "centre", "half_size")
+NUMBERS = ("rows", "occupancy_cells", "bits", "near", "far", "steps", "refine", "finest")
+"""What a header says of a field: three numbers each, and one number each."""
 
 
 def encode_baked(field: BakedField, path: Path) -> Path:
@@ -43,7 +51,7 @@ def coded_baked(field: BakedField) -> bytes:
     values = field.values[:, column_order(numbers)]
     occupied = np.unpackbits(field.occupied, count=field.occupancy_cells**3, bitorder="little").astype(np.bool_)
     kept = np.unpackbits(field.kept, count=levels * rows).astype(np.bool_)
-    needed = _needed_rows(occupied, field.occupancy_cells, rows, field.resolutions)
+    needed = needed_rows(occupied, field.occupancy_cells, rows, field.resolutions)
     pruned = bool((kept <= needed).all())
     if not pruned:
         needed[:] = True
@@ -55,13 +63,14 @@ def coded_baked(field: BakedField) -> bytes:
         first += len(own)
         pieces = [field.scales[level].astype("<f4").tobytes(), encode_integers(flags.astype(np.int32))]
         if level == 0:
-            pieces = [*_encoded_cells(occupied, field), *pieces]
-        layers.append(Layer(f"level {resolution}", _joined([*pieces, *_encoded_columns(own, 0, BASE_COLUMNS)])))
+            grid = occupied.reshape((field.occupancy_cells,) * 3)
+            pieces = [*encoded_cells(grid), _encoded_densities(field.densities), *pieces]
+        layers.append(Layer(f"level {resolution}", joined([*pieces, *encoded_columns(own, 0, BASE_COLUMNS)])))
         if numbers > BASE_COLUMNS:
-            turning = _encoded_columns(own, BASE_COLUMNS, numbers)
-            layers.append(Layer(f"level {resolution}, by direction", _joined(turning)))
-    header: dict[str, Any] = {name: getattr(field, name) for name in _NUMBERS}
-    header |= {name: [float(number) for number in getattr(field, name)] for name in _VECTORS}
+            turning = encoded_columns(own, BASE_COLUMNS, numbers)
+            layers.append(Layer(f"level {resolution}, by direction", joined(turning)))
+    header: dict[str, Any] = {name: getattr(field, name) for name in NUMBERS}
+    header |= {name: [float(number) for number in getattr(field, name)] for name in VECTORS}
     header |= {"resolutions": list(field.resolutions), "numbers": numbers, "pruned": pruned}
     return packed_layers(kind=KIND, header=header, layers=layers)
 
@@ -90,15 +99,16 @@ def _field_of(file: LayeredFile) -> BakedField:
     resolutions = tuple(int(resolution) for resolution in header["resolutions"])
     _check_sizes(numbers, rows, cells, resolutions)
     resolutions = resolutions[: -(-len(file.layers) // layers_a_level)]
-    pieces = _pieces(file.layers[0].payload)
-    occupied, densities = _decoded_cells(pieces, cells)
+    pieces = pieces_of(file.layers[0].payload)
+    occupied = decoded_cells(pieces, cells)
+    densities = _decoded_densities(next(pieces), occupied)
     needed = np.ones(len(resolutions) * rows, np.bool_)
     if header["pruned"]:
-        needed = _needed_rows(occupied, cells, rows, resolutions)
+        needed = needed_rows(occupied, cells, rows, resolutions)
     kept, scales, values = np.zeros_like(needed), [], []
     for level in range(len(resolutions)):
         at = level * layers_a_level
-        pieces = pieces if level == 0 else _pieces(file.layers[at].payload)
+        pieces = pieces if level == 0 else pieces_of(file.layers[at].payload)
         scales.append(np.frombuffer(next(pieces), "<f4").astype(np.float32))
         (candidates,) = np.nonzero(needed[level * rows : (level + 1) * rows])
         flags = decode_integers(next(pieces), count=len(candidates))
@@ -106,9 +116,9 @@ def _field_of(file: LayeredFile) -> BakedField:
             raise ValueError(f"a flag of level {resolutions[level]} is neither 0 nor 1")
         kept[level * rows + candidates] = flags.astype(np.bool_)
         own = np.zeros((int(flags.sum()), numbers), np.int8)
-        _decode_columns(pieces, own, 0, BASE_COLUMNS)
+        decode_columns(pieces, own, 0, BASE_COLUMNS)
         if numbers > BASE_COLUMNS and at + 1 < len(file.layers):
-            _decode_columns(_pieces(file.layers[at + 1].payload), own, BASE_COLUMNS, numbers)
+            decode_columns(pieces_of(file.layers[at + 1].payload), own, BASE_COLUMNS, numbers)
         values.append(own)
     restored = np.empty((sum(map(len, values)), numbers), np.int8)
     restored[:, column_order(numbers)] = np.concatenate(values)
@@ -118,9 +128,9 @@ def _field_of(file: LayeredFile) -> BakedField:
         kept=np.packbits(kept),
         occupied=np.packbits(occupied, bitorder="little"),
         densities=densities,
-        background=_vector(header["background"]),
-        centre=_vector(header["centre"]),
-        half_size=_vector(header["half_size"]),
+        background=vector_of(header["background"]),
+        centre=vector_of(header["centre"]),
+        half_size=vector_of(header["half_size"]),
         resolutions=resolutions,
         rows=rows,
         occupancy_cells=cells,
@@ -133,7 +143,7 @@ def _field_of(file: LayeredFile) -> BakedField:
     )
 
 
-def _vector(numbers: Any) -> np.ndarray:
+def vector_of(numbers: Any) -> np.ndarray:
     vector = np.array(numbers, np.float32)
     if vector.shape != (3,):
         raise ValueError(f"numbers of shape {vector.shape} are no place or colour")
@@ -149,14 +159,14 @@ def _check_sizes(numbers: int, rows: int, cells: int, resolutions: Sequence[int]
         raise ValueError(f"{rows} rows a level and {cells} occupancy cells a side are out of range")
 
 
-def _needed_rows(occupied: np.ndarray, cells: int, rows: int, resolutions: Sequence[int]) -> np.ndarray:
+def needed_rows(occupied: np.ndarray, cells: int, rows: int, resolutions: Sequence[int]) -> np.ndarray:
     """Which rows [levels * rows] a sample inside an occupied cell can be interpolated from."""
     used = np.zeros(len(resolutions) * rows, np.bool_)
     cpu.rows_used(occupied, cells, rows, np.array(resolutions, np.int64), used)
     return used
 
 
-def _encoded_columns(values: np.ndarray, first: int, last: int) -> list[bytes]:
+def encoded_columns(values: np.ndarray, first: int, last: int) -> list[bytes]:
     before = colour_before(values.shape[1])
     return [
         encode_integers(values[:, k].astype(np.int32), contexts=_contexts(values, k, before[k]))
@@ -164,7 +174,7 @@ def _encoded_columns(values: np.ndarray, first: int, last: int) -> list[bytes]:
     ]
 
 
-def _decode_columns(pieces: Iterator[bytes], values: np.ndarray, first: int, last: int) -> None:
+def decode_columns(pieces: Iterator[bytes], values: np.ndarray, first: int, last: int) -> None:
     """Fill columns first to last of values [n, numbers] int8, in the order of coding."""
     before = colour_before(values.shape[1])
     for k in range(first, last):
@@ -178,22 +188,14 @@ def _contexts(values: np.ndarray, place: int, colour: int) -> np.ndarray:
     return contexts_of(values[:, :place], None if colour < 0 else values[:, colour])
 
 
-def _encoded_cells(occupied: np.ndarray, field: BakedField) -> list[bytes]:
-    """The occupancy grid as an octree (which of a node's eight children are filled, coarse to fine) and the cells'
-    densities as differences along the grid, in their common step."""
-    grids = _octree(occupied.reshape((field.occupancy_cells,) * 3))
-    codes = [_children(fine)[coarse.reshape(-1)] for coarse, fine in pairwise(grids)]
-    steps = np.diff(field.densities.astype(np.int32), prepend=0)
-    common = int(np.gcd.reduce(steps[1:])) or 1
-    steps[1:] //= common
-    return [
-        *(encode_integers(code.astype(np.int32)) for code in codes),
-        encode_integers(np.concatenate([[common], steps]).astype(np.int32)),
-    ]
+def encoded_cells(filled: np.ndarray) -> list[bytes]:
+    """A grid [cells, cells, cells] bool as an octree: which of a node's eight children are filled, coarse to fine."""
+    codes = [_children(fine)[coarse.reshape(-1)] for coarse, fine in pairwise(_octree(filled))]
+    return [encode_integers(code.astype(np.int32)) for code in codes]
 
 
-def _decoded_cells(pieces: Iterator[bytes], cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Occupied cells [cells^3] bool, and the density codes of those."""
+def decoded_cells(pieces: Iterator[bytes], cells: int) -> np.ndarray:
+    """Inverse of `encoded_cells`, [cells^3]. Raises ValueError for cells that lie outside."""
     grid = np.ones((1, 1, 1), np.bool_)
     for _ in range(_depth(cells)):
         code = decode_integers(next(pieces), count=int(grid.sum()))
@@ -206,13 +208,26 @@ def _decoded_cells(pieces: Iterator[bytes], cells: int) -> tuple[np.ndarray, np.
     occupied = np.ascontiguousarray(grid[:cells, :cells, :cells]).reshape(-1)
     if int(occupied.sum()) != int(grid.sum()):
         raise ValueError(f"cells outside {cells} a side are occupied")
-    steps = decode_integers(next(pieces), count=1 + int(occupied.sum()))
+    return occupied
+
+
+def _encoded_densities(densities: np.ndarray) -> bytes:
+    """Cells' densities as differences along the grid, in their common step."""
+    steps = np.diff(densities.astype(np.int32), prepend=0)
+    common = int(np.gcd.reduce(steps[1:])) or 1
+    steps[1:] //= common
+    return encode_integers(np.concatenate([[common], steps]).astype(np.int32))
+
+
+def _decoded_densities(piece: bytes, occupied: np.ndarray) -> np.ndarray:
+    """Density codes of the occupied cells."""
+    steps = decode_integers(piece, count=1 + int(occupied.sum()))
     common, steps = int(steps[0]), steps[1:].astype(np.int64)
     steps[1:] *= common
     densities = np.cumsum(steps)
     if len(densities) and (densities.min() < 0 or densities.max() > 255):
         raise ValueError("a cell's density does not fit 8 bits")
-    return occupied, densities.astype(np.uint8)
+    return densities.astype(np.uint8)
 
 
 def _depth(cells: int) -> int:
@@ -235,18 +250,3 @@ def _children(fine: np.ndarray) -> np.ndarray:
     n = len(fine) // 2
     bits = fine.reshape(n, 2, n, 2, n, 2).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 8)
     return bits @ (1 << np.arange(8))
-
-
-def _joined(pieces: Sequence[bytes]) -> bytes:
-    return b"".join(_LENGTH.pack(len(piece)) + piece for piece in pieces)
-
-
-def _pieces(payload: bytes) -> Iterator[bytes]:
-    """Inverse of `_joined`. Raises ValueError for a length that leaves the payload, also when none is left."""
-    at = 0
-    while at < len(payload):
-        (length,) = _LENGTH.unpack_from(payload, at)
-        at += _LENGTH.size + length
-        if at > len(payload):
-            raise ValueError(f"a piece of {length} bytes leaves its layer")
-        yield payload[at - length : at]

@@ -11,7 +11,7 @@ Runtime. Any beginning of a progressive file that reaches beyond its first layer
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -29,10 +29,12 @@ from crowdnerf_lab.coding.stored_tensors import (
     StoredTensor,
     as_array,
     floats_of,
+    from_ordinals,
     integer_content,
     integers_of,
     is_coded_float,
     is_integer,
+    ordinals,
     stored_bytes,
     type_name,
     weights_file,
@@ -90,6 +92,7 @@ def encode_graph(
     importances: Mapping[str, Importance] | None = None,
     slope: float = SLOPE,
     shifts: Sequence[int] = SHIFTS,
+    after: Path | None = None,
 ) -> Path:
     """Write an ONNX graph as a coded file; atomic.
 
@@ -99,10 +102,13 @@ def encode_graph(
     units of a tensor's root mean square. importances: by initializer name, of those that they are given for. slope: how
     much error a bit is worth, see quantization.quantized. A progressive file makes no use of the inputs' correlations:
     its first layers leave out bits that the feedback between columns would count on.
+    after: the coded file of the version before, with the same tensors in the same coding. Under a step, this file then
+    takes over its steps, the scales that its graph quantizes by, and every integer that is not worth the bits of moving
+    it: `catalogue.delta` makes little of the change. Where the two are not alike, nothing is taken over.
     """
     return write_bytes(
         Path(path),
-        packed_graph(graph, coding=coding, step=step, importances=importances, slope=slope, shifts=shifts),
+        packed_graph(graph, coding=coding, step=step, importances=importances, slope=slope, shifts=shifts, after=after),
     )
 
 
@@ -114,15 +120,17 @@ def packed_graph(
     importances: Mapping[str, Importance] | None = None,
     slope: float = SLOPE,
     shifts: Sequence[int] = SHIFTS,
+    after: Path | None = None,
 ) -> bytes:
     """The bytes that `encode_graph` writes. Needs onnx."""
-    from crowdnerf_lab.coding.graph_weights import parted
+    from crowdnerf_lab.coding.graph_weights import parted, quantizers_of
 
     if coding not in get_args(Coding):
         raise CodedFileError(f"coding {coding!r} is not known; choose one of {', '.join(get_args(Coding))}")
     if step is not None and (coding == "zstd" or not 0 < step < 2**OCTAVES):
         raise CodedFileError(f"coding {coding!r} with step {step} cannot be; zstd is exact, and a step is above 0")
-    parts = parted(graph)
+    before = _Before.of(after) if after is not None and step is not None else _Before()
+    parts = parted(graph, quantizers=quantizers_of(before.model, before.initializers) if before.lattices else None)
     if coding == "zstd":
         return _packed(parts.model, parts.tensors, dict.fromkeys((t.name for t in parts.tensors), "bytes"), {})
     exact = coding == "progressive" and step is None
@@ -132,7 +140,7 @@ def packed_graph(
     elif step is not None:
         if coding == "progressive" and importances is not None:
             importances = {name: uncorrelated(importance) for name, importance in importances.items()}
-        lattices = quantized_layers(parts, step=step, importances=importances, slope=slope)
+        lattices = quantized_layers(parts, step=step, importances=importances, slope=slope, after=before.lattices)
     exact = exact and bool(lattices)
     hows: dict[str, How] = {t.name: "steps" if t.name in lattices else _exact_coding(t) for t in parts.tensors}
     planes = tuple(shifts) if coding == "progressive" else (0,)
@@ -177,6 +185,25 @@ def decode_graph(content: bytes, *, name: Path | str) -> DecodedGraph:
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, struct.error) as error:
         raise CodedFileError(f"{name} does not fit its own header ({error}); fetch it again") from error
     return DecodedGraph(model, {t.name: as_array(t) for t in tensors}, file.complete, weights_file(tensors))
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The version before: its graph, its weights and what they were quantized to, by name."""
+
+    model: bytes = b""
+    initializers: Mapping[str, NDArray] = field(default_factory=dict)
+    lattices: Mapping[str, Quantized] = field(default_factory=dict)
+
+    @staticmethod
+    def of(path: Path) -> "_Before":
+        """What a coded graph's whole file holds."""
+        content = Path(path).read_bytes()
+        decoded, found = decode_graph(content, name=path), content_of(read_layers(content, kind=KIND, name=path))
+        if not decoded.complete:
+            raise CodedFileError(f"{path} is truncated; give the whole file of the version before")
+        names = (found.tensors[k].name for k in found.coded_as("steps"))
+        return _Before(decoded.model, decoded.initializers, dict(zip(names, found.lattices, strict=True)))
 
 
 def _exact_coding(tensor: StoredTensor) -> How:
@@ -259,27 +286,16 @@ def _on_lattice(tensor: StoredTensor, lattice: Quantized) -> bytes:
 
 def _remainder(tensor: StoredTensor, approximate: bytes) -> NDArray[np.int32]:
     """How many floats lie between each weight and what it was approximated by; exact, whatever the floats are."""
-    ours, theirs = _ordered(tensor.content, tensor.onnx_type), _ordered(approximate, tensor.onnx_type)
+    kind = type_name(tensor.onnx_type)
+    ours, theirs = ordinals(tensor.content, kind), ordinals(approximate, kind)
     return (ours - theirs).astype(np.uint32).view(np.int32)
 
 
 def _make_exact(tensors: list[StoredTensor], chosen: Sequence[int], values: NDArray[np.int32]) -> None:
-    sizes = [len(tensors[k].content) // (2 if type_name(tensors[k].onnx_type) == "float16" else 4) for k in chosen]
-    for k, size, end in zip(chosen, sizes, np.cumsum(sizes), strict=True):
-        ordered = _ordered(tensors[k].content, tensors[k].onnx_type) + values[end - size : end]
-        tensors[k] = replace(tensors[k], content=_unordered(ordered, tensors[k].onnx_type))
-
-
-def _ordered(content: bytes, onnx_type: int) -> NDArray[np.int64]:
-    """Floats as integers in the floats' order: neighbours differ by one; negative ones run downwards from -1."""
-    bits = np.frombuffer(content, "<u2" if type_name(onnx_type) == "float16" else "<u4").astype(np.int64)
-    sign = 1 << (15 if type_name(onnx_type) == "float16" else 31)
-    return np.where(bits & sign, sign - 1 - bits, bits)
-
-
-def _unordered(ordered: NDArray[np.int64], onnx_type: int) -> bytes:
-    half = type_name(onnx_type) == "float16"
-    sign = 1 << (15 if half else 31)
-    wrapped = (ordered + sign) % (2 * sign) - sign
-    bits = np.where(wrapped < 0, sign - 1 - wrapped, wrapped)
-    return bits.astype("<u2" if half else "<u4").tobytes()
+    at = 0
+    for k in chosen:
+        kind = type_name(tensors[k].onnx_type)
+        approximate = ordinals(tensors[k].content, kind)
+        moved = approximate + values[at : at + approximate.size]
+        tensors[k] = replace(tensors[k], content=from_ordinals(moved, kind))
+        at += approximate.size

@@ -41,12 +41,18 @@ class PartedGraph:
 
 
 def quantized_layers(
-    parts: PartedGraph, *, step: float, importances: Mapping[str, Importance] | None, slope: float
+    parts: PartedGraph,
+    *,
+    step: float,
+    importances: Mapping[str, Importance] | None,
+    slope: float,
+    after: Mapping[str, Quantized] | None = None,
 ) -> dict[str, Quantized]:
     """Quantize the weights of layers; tensors that are missing in the answer must stay exact.
 
     importances None: every float weight relative to its own size, integers not at all. Else those tensors for which an
     importance is given, under their own name or that of the weight they were made of (its name and an ending).
+    after: what the version before has under the same names; see quantization.quantized.
     """
     chosen: dict[str, Quantized] = {}
     for tensor in parts.tensors:
@@ -63,7 +69,10 @@ def quantized_layers(
             continue
         if integer:
             importance = in_units_of(importance, parts.scales[tensor.name], tensor)
-        chosen[tensor.name] = quantized(weights, importance, step=step, whole=integer, slope=slope)
+        before = (after or {}).get(tensor.name)
+        if before is not None and before.integers.shape != weights.shape:
+            before = None
+        chosen[tensor.name] = quantized(weights, importance, step=step, whole=integer, slope=slope, after=before)
     return chosen
 
 

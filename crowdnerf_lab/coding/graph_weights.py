@@ -1,10 +1,12 @@
 """An ONNX graph and its weights apart: the graph keeps names, types and places, the weights become plain bytes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from crowdnerf_lab.coding.graph_quantization import PartedGraph, Scales
@@ -15,14 +17,18 @@ SMALLEST = 128
 """Bytes below which a tensor stays in the graph: shapes and scalars, which ONNX Runtime must see when it loads it."""
 
 
+QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
+WHOLE = (TensorProto.INT8, TensorProto.INT32)
+"""Types of weights around zero that can be told in units of other scales."""
 MULTIPLYING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulNBits")
 
 
-def parted(graph: Path) -> PartedGraph:
+def parted(graph: Path, *, quantizers: Mapping[str, NDArray] | None = None) -> PartedGraph:
     """The graph with its weights declared as external data of WEIGHTS_FILE, and those weights in the file's order.
 
-    What only people read (names of nodes, shapes between operations, notes) is left out. CodedFileError when the file
-    is no ONNX graph or keeps its weights in other files.
+    What only people read (names of nodes, shapes between operations, notes) is left out. quantizers: of the version
+    before, see `quantizers_of`; the graph then quantizes by them. CodedFileError when the file is no ONNX graph or
+    keeps its weights in other files.
     """
     try:
         model = onnx.load(graph, load_external_data=False)
@@ -31,6 +37,8 @@ def parted(graph: Path) -> PartedGraph:
     del model.graph.value_info[:]
     for node in model.graph.node:
         node.name = node.doc_string = ""
+    if quantizers:
+        _quantize_by(model, quantizers)
     multiplied, scales = _multiplied(model), _scales(model)
     weights, end = [], 0
     for tensor in model.graph.initializer:
@@ -46,6 +54,56 @@ def parted(graph: Path) -> PartedGraph:
     return PartedGraph(model.SerializeToString(deterministic=True), weights, multiplied, scales)
 
 
+def quantizers_of(model: bytes, initializers: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Scales and zero points of a decoded graph and its weights, by name."""
+    graph = onnx.load_from_string(model).graph
+    arrays = dict(initializers) | {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.data_location != TensorProto.EXTERNAL
+    }
+    return {name: arrays[name] for name in _quantizers(graph) if name in arrays}
+
+
+def _quantizers(graph: onnx.GraphProto) -> list[str]:
+    """Scales and zero points that nodes quantize by."""
+    names = (name for node in graph.node if node.op_type in QUANTIZING for name in node.input[1:3] if name)
+    return list(dict.fromkeys(names))
+
+
+def _quantize_by(model: onnx.ModelProto, quantizers: Mapping[str, NDArray]) -> None:
+    """Give a graph other scales and zero points where they fit, and its integer weights in units of those."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    factors = {}
+    for name in _quantizers(model.graph):
+        if name not in tensors or name not in quantizers:
+            continue
+        ours, theirs = numpy_helper.to_array(tensors[name]), quantizers[name]
+        if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+            continue
+        if ours.dtype.kind == "f" and (theirs != 0).all():
+            factors[name] = ours.astype(np.float64) / theirs
+        tensors[name].CopyFrom(numpy_helper.from_array(theirs.copy(), name))
+    for node in model.graph.node:
+        weights = tensors.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if weights is not None and node.input[1] in factors and weights.data_type in WHOLE:
+            _rescale(weights, factors[node.input[1]], axis=_axis(node))
+
+
+def _rescale(weights: TensorProto, factors: NDArray[np.float64], *, axis: int) -> None:
+    """Multiply integers, one factor along an axis or one for all; what leaves the type is cut."""
+    values = numpy_helper.to_array(weights)
+    if factors.ndim and values.ndim:
+        factors = factors.reshape([factors.size if k == axis % values.ndim else 1 for k in range(values.ndim)])
+    limits = np.iinfo(values.dtype)
+    moved = np.clip(np.rint(values * factors), limits.min, limits.max).astype(values.dtype)
+    weights.CopyFrom(numpy_helper.from_array(moved, weights.name))
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+
+
 def _multiplied(model: onnx.ModelProto) -> frozenset[str]:
     """Weights and biases of layers: what convolutions and matrix products read besides their first input."""
     return frozenset(name for node in model.graph.node if node.op_type in MULTIPLYING for name in node.input[1:])
@@ -57,7 +115,7 @@ def _scales(model: onnx.ModelProto) -> dict[str, Scales]:
     return {
         node.input[0]: Scales(
             numpy_helper.to_array(arrays[node.input[1]]).astype(np.float64),
-            next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1),
+            _axis(node),
         )
         for node in model.graph.node
         if node.op_type == "DequantizeLinear" and node.input[0] in arrays and node.input[1] in arrays

@@ -12,7 +12,7 @@ Needs numpy and the standard library at most: a UE reads it.
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -100,6 +100,23 @@ def read_layers(content: bytes, *, kind: str, name: Path | str) -> LayeredFile:
     if len(content) > ends[-1]:
         raise _damaged(name, f"{len(content) - ends[-1]} bytes follow its last layer")
     return LayeredFile(kind, header, tuple(layers), len(layers) == len(rows), ends[1:])
+
+
+def joined(pieces: Sequence[bytes]) -> bytes:
+    """Pieces of a layer's payload, each behind its length."""
+    return b"".join(_LENGTH.pack(len(piece)) + piece for piece in pieces)
+
+
+def pieces_of(payload: bytes) -> Iterator[bytes]:
+    """Inverse of `joined`. Raises ValueError when more pieces are asked for than there are, or one is cut short."""
+    at = 0
+    while at + _LENGTH.size <= len(payload):
+        (length,) = _LENGTH.unpack_from(payload, at)
+        at += _LENGTH.size + length
+        if at > len(payload):
+            raise ValueError(f"a piece of {length} bytes leaves its layer")
+        yield payload[at - length : at]
+    raise ValueError("a layer ends before its last piece")
 
 
 def _contents(content: bytes, name: Path | str) -> tuple[dict[str, Any], int]:

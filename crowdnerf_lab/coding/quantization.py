@@ -11,6 +11,7 @@ Choice: an integer nearer to zero when it costs fewer bits than its error is wor
 quantization), rates from a Laplace distribution of the row's and column's size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 SLOPE = 2 * np.log(2) / 12
 """Squared steps that a bit is worth: -dD/dR of a fine uniform quantizer, D = s^2 / 12 at R = h - log2 s."""
+MOVING, MOVING_ROUNDS = 4.0, 3
+"""What a bit of a delta counts, in bits of a file; and how often moves and their statistics are found anew."""
 DAMPING = 0.01
 """Added to the diagonal of H, in units of its mean: what few views did not show must not count as nothing."""
 OCTAVES = 160
@@ -48,26 +51,70 @@ class Quantized:
 
 
 def quantized(
-    weights: NDArray[np.number], importance: Importance, *, step: float, whole: bool = False, slope: float = SLOPE
+    weights: NDArray[np.number],
+    importance: Importance,
+    *,
+    step: float,
+    whole: bool = False,
+    slope: float = SLOPE,
+    after: Quantized | None = None,
 ) -> Quantized:
     """Quantize one layer's weights [r, c]; step: root of 12 times the squared error of the picture that a weight costs.
 
     whole: steps are whole numbers (the weights are integers themselves and must stay so). slope 0: plain rounding.
+    after: the same layer of the version before, whose steps are kept, and whose integers as far as they serve.
     """
-    matrix = weights.astype(np.float64)
-    inverse_root, _ = _feedback(importance.inputs)
+    if after is not None:
+        return _following(weights, importance, after, whole=whole, slope=slope)
     rows, columns = lattice_of(importance, step=step)
     steps = steps_of(rows, columns, whole=whole)
-    expected = expected_sizes(matrix / steps)
+    expected = expected_sizes(weights.astype(np.float64) / steps)
+
+    def choose(values: NDArray[np.float64], j: np.intp) -> NDArray[np.int32]:
+        return _chosen(values, expected[:, j], slope)
+
+    return Quantized(_with_feedback(weights, importance, steps, choose), rows, columns)
+
+
+def _following(
+    weights: NDArray[np.number], importance: Importance, after: Quantized, *, whole: bool, slope: float
+) -> Quantized:
+    """Integers that stay where they were unless the bits of moving are worth it. Bits of a move: by a Laplace model of
+    what its row and column moved by, first as if all moved that can, then as they did."""
+    steps = steps_of(after.rows, after.columns, whole=whole)
+    old = after.integers.astype(np.float64)
+    integers = np.rint(weights / steps)
+    for _ in range(MOVING_ROUNDS):
+        expected = expected_sizes(integers - old)
+
+        def choose(
+            values: NDArray[np.float64], j: np.intp, expected: NDArray[np.float64] = expected
+        ) -> NDArray[np.int32]:
+            return (old[:, j] + _chosen(values - old[:, j], expected[:, j], MOVING * slope)).astype(np.int32)
+
+        integers = _with_feedback(weights, importance, steps, choose)
+    return Quantized(integers.astype(np.int32), after.rows, after.columns)
+
+
+def _with_feedback(
+    weights: NDArray[np.number],
+    importance: Importance,
+    steps: NDArray[np.float64],
+    choose: Callable[[NDArray[np.float64], np.intp], NDArray[np.int32]],
+) -> NDArray[np.int32]:
+    """Integers, column after column, each making up for what those before lost. choose: a column's, from its weights in
+    steps and its number."""
+    matrix = weights.astype(np.float64)
+    inverse_root, _ = _feedback(importance.inputs)
     integers = np.zeros(matrix.shape, np.int32)
     order = _order(importance.inputs)
     for position, j in enumerate(order):
-        integers[:, j] = _chosen(matrix[:, j] / steps[:, j], expected[:, j], slope)
+        integers[:, j] = choose(matrix[:, j] / steps[:, j], j)
         if inverse_root is not None:
             error = (matrix[:, j] - integers[:, j] * steps[:, j]) / inverse_root[position, position]
             later = order[position + 1 :]
             matrix[:, later] -= error[:, None] * inverse_root[position, position + 1 :]
-    return Quantized(integers, rows, columns)
+    return integers
 
 
 def step_for_psnr(psnr: float, *, weights: int) -> float:

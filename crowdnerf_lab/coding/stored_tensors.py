@@ -100,6 +100,21 @@ def floats_of(tensor: StoredTensor) -> NDArray[np.floating]:
     return np.frombuffer(tensor.content, kind.newbyteorder("<")).astype(kind).reshape(tensor.shape)
 
 
+def ordinals(content: bytes, kind: str) -> NDArray[np.int64]:
+    """Floats as integers in the floats' order: neighbours differ by one; negative ones run downwards from -1."""
+    bits = np.frombuffer(content, "<u2" if kind == "float16" else "<u4").astype(np.int64)
+    sign = 1 << (15 if kind == "float16" else 31)
+    return np.where(bits & sign, sign - 1 - bits, bits)
+
+
+def from_ordinals(places: NDArray[np.int64], kind: str) -> bytes:
+    """Inverse of `ordinals`; those beyond the largest float begin again at the smallest."""
+    sign = 1 << (15 if kind == "float16" else 31)
+    wrapped = (places + sign) % (2 * sign) - sign
+    bits = np.where(wrapped < 0, sign - 1 - wrapped, wrapped)
+    return bits.astype("<u2" if kind == "float16" else "<u4").tobytes()
+
+
 def as_array(tensor: StoredTensor) -> NDArray[np.generic]:
     """The array that ONNX Runtime takes for a tensor; 4-bit and bfloat16 ones stay packed bytes and 16-bit words."""
     kind, bits = ONNX_TYPES[tensor.onnx_type]
