@@ -94,9 +94,10 @@ class Offer(_Answer):
     def _agrees_with_its_card(self) -> "Offer":
         if self.name != self.card.name:
             raise ValueError(f"{self.name!r} is offered with the card of {self.card.name!r}")
-        listed = {file.path: (file.bytes, file.sha256) for file in self.card.files}
-        if {file.path: (file.bytes, file.sha256) for file in self.files} != listed:
-            raise ValueError(f"the files offered for {self.name} are not those of its card")
+        offered = {file.path: (file.bytes, file.sha256) for file in self.files}
+        for file in self.card.files:
+            if offered.get(file.path) != (file.bytes, file.sha256):
+                raise ValueError(f"{file.path} of {self.name} is not offered as its card lists it")
         return self
 
     @property

@@ -111,7 +111,7 @@ async def _fetched(
     arrived: Callable[[int], None],
     patience: Patience,
 ) -> Path:
-    partial, failed, spoiled = store.partial(sha256), 0, 0
+    partial, failed, spoiled, furthest = store.partial(sha256), 0, 0, 0
     url = connection.link(href)
     partial.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -149,7 +149,8 @@ async def _fetched(
         now = partial.stat().st_size
         if now == size:
             continue
-        failed = 0 if now > have else failed + 1
+        failed = 0 if now > max(have, furthest) else failed + 1
+        furthest = max(furthest, now)
         if failed >= patience.attempts:
             raise failure
         await asyncio.sleep(patience.pause_s(failed, retry_after_s=retry_after_s))
@@ -171,10 +172,11 @@ async def _rest(
     async with connection.streamed("GET", url, asked=asked, headers=headers) as (response, _waited_ms):
         start = _start_of(response, have=have, size=size, asked=asked)
         with partial.open("r+b", buffering=0) as file:
-            file.truncate(start)
             file.seek(start)
             total = start
             async for piece in response.aiter_raw():
+                if total == start:
+                    file.truncate(start)  # only now: an answer that breaks off at once costs nothing
                 total += len(piece)
                 connection.bytes_received += len(piece)
                 if total > size:

@@ -9,7 +9,7 @@ from pathlib import Path
 from crowdnerf_lab.catalogue.verification import ArtefactError
 from crowdnerf_lab.network.answers import NetworkError, Offer, TokenError, UntrustedAnswerError
 from crowdnerf_lab.network.download import fetch
-from crowdnerf_lab.network.event_connection import EventConnection
+from crowdnerf_lab.network.event_connection import EventConnection, Patience
 from crowdnerf_lab.network.local_models import HeldModel, LocalModels
 from crowdnerf_lab.network.ue import LocalModel
 
@@ -24,6 +24,7 @@ async def arriving_model(
     local: LocalModels,
     memory: float,
     most_bytes: int,
+    patience: Patience,
 ) -> AsyncIterator[tuple[HeldModel, LocalModel]]:
     """The offered model, loaded: first as soon as a progressive file's first layers are here, at last whole.
 
@@ -40,10 +41,10 @@ async def arriving_model(
     model = local.expect(offer, version=version)
     path = await _by_delta(connection, offer, local)
     if path is None and offer.card.layers and not local.store.holds(offer.model.sha256, size=offer.model.bytes):
-        async for loaded in _in_layers(connection, offer, model, local, memory):
+        async for loaded in _in_layers(connection, offer, model, local, memory, patience):
             yield model, loaded
     if path is None:
-        path = await _whole(connection, offer, local)
+        path = await _whole(connection, offer, local, patience)
     kept = local.keep(model, path)
     yield kept, await local.load(kept, memory=memory)
 
@@ -56,9 +57,9 @@ async def fetch_probes(connection: EventConnection, offer: Offer, *, model: Held
             local.link(model, path, file=file.path)
 
 
-async def _whole(connection: EventConnection, offer: Offer, local: LocalModels) -> Path:
+async def _whole(connection: EventConnection, offer: Offer, local: LocalModels, patience: Patience) -> Path:
     file = offer.model
-    return await fetch(connection, file.href, size=file.bytes, sha256=file.sha256, store=local.store)
+    return await fetch(connection, file.href, size=file.bytes, sha256=file.sha256, store=local.store, patience=patience)
 
 
 async def _by_delta(connection: EventConnection, offer: Offer, local: LocalModels) -> Path | None:
@@ -85,7 +86,7 @@ async def _by_delta(connection: EventConnection, offer: Offer, local: LocalModel
 
 
 async def _in_layers(
-    connection: EventConnection, offer: Offer, model: HeldModel, local: LocalModels, memory: float
+    connection: EventConnection, offer: Offer, model: HeldModel, local: LocalModels, memory: float, patience: Patience
 ) -> AsyncIterator[LocalModel]:
     """What the layers show that are here, each time that more could be shown, until the file is whole."""
     ends, file = [layer.bytes for layer in offer.card.layers], offer.model
@@ -105,6 +106,7 @@ async def _in_layers(
             store=local.store,
             begun=lambda path: local.link(model, path),
             arrived=arrived,
+            patience=patience,
         )
     )
     download.add_done_callback(lambda _task: news.set())

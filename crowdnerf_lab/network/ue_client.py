@@ -267,6 +267,7 @@ class UE:
                     local=self._local,
                     memory=self.capability.memory_mb,
                     most_bytes=self.settings.most_model_bytes,
+                    patience=self.settings.patience,
                 ):
                     self._arriving = (held, loaded)
                     yield loaded
@@ -529,7 +530,7 @@ class UE:
             if changing.done():
                 return True
             newest, before = asking.result(), self._considered
-            self._considered = newest
+            self._considered = newest or before
             return newest is not None and newest != before
         finally:
             asking.cancel()
@@ -537,15 +538,12 @@ class UE:
             await asyncio.gather(asking, changing, return_exceptions=True)
 
     async def _newest_version(self) -> int | None:
-        """The event's newest version, as soon as it is newer than this UE's; at the end of the wait what it is then,
-        which a withdrawn version makes an older one. None: there is none."""
+        """The event's newest version, as soon as that is not the one this UE knows of: a newer one, or an older one
+        when that was withdrawn. None: nothing new within the time of one question."""
         asked, poll_s = "waiting for a newer version", self.settings.poll_s
-        address = self.connection.path("versions", "latest")
-        for query in (f"?newer_than={self._considered or 0}&wait_s={poll_s:g}", "?newer_than=0&wait_s=0"):
-            answer = await self.connection.ask("GET", address + query, asked=asked, timeout_s=poll_s + 10)
-            if answer.status == 200:
-                return read_answer(LatestVersion, answer.content, asked=asked).version
-        return None
+        address = self.connection.path("versions", "latest") + f"?newer_than={self._considered or 0}&wait_s={poll_s:g}"
+        answer = await self.connection.ask("GET", address, asked=asked, timeout_s=poll_s + 10)
+        return read_answer(LatestVersion, answer.content, asked=asked).version if answer.status == 200 else None
 
 
 def capability_here(*, link_mbit_s: float = 20.0, rtt_ms: float = 50.0) -> Capability:
