@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import events_routes, models_routes
+from crowdnerf_lab.network import contributions_routes, events_routes, models_routes, uploads_routes
 from crowdnerf_lab.network.context import RequestRates, Service
 from crowdnerf_lab.network.database import Database
 from crowdnerf_lab.network.deltas import Deltas
@@ -26,7 +26,7 @@ from crowdnerf_lab.network.problems import install_problems
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.tokens import operator_token
 
-ROUTERS = (events_routes.router, models_routes.router)
+ROUTERS = (events_routes.router, uploads_routes.router, contributions_routes.router, models_routes.router)
 
 
 def app() -> FastAPI:
@@ -72,7 +72,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     service: Service = application.state.service
-    yield
+    async with uploads_routes.sweeping(service):
+        yield
     await service.offers.close()
     await service.deltas.close()
     await service.coded.close()
