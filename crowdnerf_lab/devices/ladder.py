@@ -27,6 +27,7 @@ from crowdnerf_lab.catalogue.card import (
     MeasuredQuality,
     ModelCard,
     Prefix,
+    Probe,
     Provenance,
     QualityStep,
 )
@@ -34,7 +35,7 @@ from crowdnerf_lab.catalogue.remeasurement import probe_psnr, timed_on_probes
 from crowdnerf_lab.catalogue.verification import ArtefactError
 from crowdnerf_lab.coding.quantization import Importance as WeightImportance
 from crowdnerf_lab.contributors import contributors_of
-from crowdnerf_lab.devices.cold_start import measure_cold_start
+from crowdnerf_lab.devices.cold_start import ColdStart, measure_cold_start
 from crowdnerf_lab.devices.cost import energy_of
 from crowdnerf_lab.devices.measure import (
     MOST_DB,
@@ -108,7 +109,9 @@ class Ladder:
     codings: of light fields. frames, threads: of the timing. energy_as: the profile whose declared energies the cards'
     estimates assume (laptop_cpu by default). licence: of the models; licences: of each contributor's photos (`licence`
     where not given).
-    captures_sha256: of the captures that the teacher learned from. seed: the students'.
+    captures_sha256: of the captures that the teacher learned from. seed: the students'. brisk: for models that are
+    made while an event runs: leave out what takes processes of its own (start and memory), time one round, and measure
+    the first beginning of a file alone.
     """
 
     def __init__(
@@ -131,13 +134,14 @@ class Ladder:
         licences: Mapping[str, str] | None = None,
         captures_sha256: str | None = None,
         seed: int = 0,
+        brisk: bool = False,
     ) -> None:
         self.field, self.scene, self.root = field, scene, Path(root)
         self.tiers, self.resolutions = {tier.name: tier for tier in tiers}, tuple(resolutions)
         self.formats, self.codings = tuple(formats), tuple(codings)
         self.frames, self.threads = frames, threads
         self.licence, self.licences = licence, dict(licences or {})
-        self.captures_sha256, self.seed = captures_sha256, seed
+        self.captures_sha256, self.seed, self.brisk = captures_sha256, seed, brisk
         self._reference, self._energy_as = reference, energy_as
         self._importance_settings = importance
         self._students = {(family_of(student), size_of(student)): student for student in students}
@@ -277,14 +281,9 @@ class Ladder:
             described = [probe.model_dump() for probe in probes]
             file = f"model{rung.path.suffix}"
             files = {file: rung.path} | {probe.path: Path(probed) / probe.path for probe in probes}
-            start = measure_cold_start(
-                rung.path,
-                probes[0],
-                kind=candidate.kind,
-                coded=candidate.coding != "none",
-                width=candidate.width,
-                height=candidate.height,
-                threads=self.threads,
+            start = None if self.brisk else self._cold_start(candidate, rung, probes[0])
+            timing = timed_on_probes(
+                model, Path(probed), described, frames=self.frames, rounds=1 if self.brisk else ROUNDS
             )
             card = ModelCard(
                 name=self._name(candidate),
@@ -303,12 +302,10 @@ class Ladder:
                 parameters=rung.parameters,
                 flops=rung.work.flops,
                 bytes_moved=rung.work.bytes_moved,
-                peak_memory_mb=start.peak_memory_mb,
+                peak_memory_mb=start and start.peak_memory_mb,
                 energy=energy_of(self._energy_profile, rung.work, precision=rung.computes_in),
-                latency=latency_of(
-                    model, timed_on_probes(model, Path(probed), described, frames=self.frames, rounds=ROUNDS)
-                ),
-                cold_start_ms=start.ms,
+                latency=latency_of(model, timing),
+                cold_start_ms=start and start.ms,
                 quality=self._quality(pictures).model_copy(update={"psnr_before": before}),
                 steps=steps,
                 layers=self._layers(candidate, rung),
@@ -319,6 +316,17 @@ class Ladder:
                 files=card_files(files),
             )
             return write_artefact(card, self.root, files=files)
+
+    def _cold_start(self, candidate: Candidate, rung: Rung, probe: Probe) -> ColdStart:
+        return measure_cold_start(
+            rung.path,
+            probe,
+            kind=candidate.kind,
+            coded=candidate.coding != "none",
+            width=candidate.width,
+            height=candidate.height,
+            threads=self.threads,
+        )
 
     def _steps(
         self, candidate: Candidate, rung: Rung, folder: Path, pictures: Sequence[Picture]
@@ -360,7 +368,8 @@ class Ladder:
         if candidate.coding != "progressive":
             return ()
         ends = layer_ends(rung.path, candidate)
-        chosen = sorted({ends[i] for i in np.linspace(0, len(ends) - 1, MOST_PREFIXES).round().astype(int)})
+        most = 2 if self.brisk else MOST_PREFIXES
+        chosen = sorted({ends[i] for i in np.linspace(0, len(ends) - 1, most).round().astype(int)})
         psnr = {end: self._psnr_of_prefix(candidate, rung, end) for end in chosen}
         worst = self._psnr_of_one_colour
         if (psnr[ends[-1]] or -math.inf) < worst:
