@@ -15,56 +15,9 @@ from crowdnerf_lab.network.delivery.objects import (
     packet_header,
     read_packet,
 )
+from crowdnerf_lab.network.delivery.pieces import VerifiedPieces, object_of
 from crowdnerf_lab.network.delivery.raptorq_code import BlockDecoder
 from crowdnerf_lab.network.delivery.spans import Span
-
-
-class VerifiedPieces:
-    """Pieces whose SHA-256 agrees with the description."""
-
-    def __init__(self, session: BroadcastSession) -> None:
-        self._session = session
-        self._pieces: dict[int, bytes] = {}
-
-    def take_from(self, content: bytes) -> None:
-        """Keep what is right of a whole object or a beginning of one."""
-        session = self._session
-        for piece in range(len(session.pieces.sha256)):
-            first, end = session.pieces.span(piece, size=session.bytes)
-            if end <= len(content) and piece not in self._pieces:
-                self.take(piece, content[first:end])
-
-    def take(self, piece: int, content: bytes) -> bool:
-        """Keep one piece if it is right."""
-        right = self._session.pieces.holds(piece, content)
-        if right:
-            self._pieces[piece] = content
-        return right
-
-    def missing(self) -> list[Span]:
-        """Spans of the pieces that are not here."""
-        session = self._session
-        numbers = range(len(session.pieces.sha256))
-        return [session.pieces.span(n, size=session.bytes) for n in numbers if n not in self._pieces]
-
-    def take_span(self, span: Span, content: bytes) -> None:
-        """Keep the pieces inside a span that are right."""
-        size = self._session.pieces.bytes
-        for first in range(span[0], span[1], size):
-            self.take(first // size, content[first - span[0] : first - span[0] + size])
-
-    def spans(self) -> dict[Span, bytes]:
-        """What is here."""
-        session = self._session
-        return {session.pieces.span(n, size=session.bytes): content for n, content in self._pieces.items()}
-
-    def whole(self) -> bytes | None:
-        """The object, when all of it is here."""
-        session = self._session
-        if len(self._pieces) < len(session.pieces.sha256):
-            return None
-        content = b"".join(self._pieces[number] for number in range(len(self._pieces)))
-        return content if hashlib.sha256(content).hexdigest() == session.sha256 else None
 
 
 class SymbolReception:
@@ -79,7 +32,7 @@ class SymbolReception:
         self._header = packet_header(session)
         self._sizes = block_sizes(session.source_symbols, session.source_blocks)
         self._starts = [sum(self._sizes[:block]) for block in range(len(self._sizes))]
-        self._pieces = VerifiedPieces(session)
+        self._pieces = VerifiedPieces(object_of(session))
         self.symbols_received = self.poisonings = 0
         self.content: bytes | None = None
         self._start_over()
@@ -103,7 +56,7 @@ class SymbolReception:
         After a poisoning whole pieces, because only those can be checked.
         """
         if self.poisonings:
-            return self._pieces.missing()
+            return [self._pieces.span(piece) for piece in self._pieces.missing()]
         spans = []
         for start, block in zip(self._starts, self._blocks, strict=True):
             too_few = max(1, block.wanting) if block.block is None else 0
@@ -156,7 +109,7 @@ class SymbolReception:
             if hashlib.sha256(content).hexdigest() == self._session.sha256:
                 self.content = content
             else:
-                self._pieces.take_from(content)
+                self._pieces.take_span((0, len(content)), content)
                 self._poisoned()
 
     def _poisoned(self) -> None:
@@ -193,7 +146,7 @@ class FluteReception:
     def __init__(self, session: BroadcastSession) -> None:
         self._session = session
         self._flute = FluteReceiver(session)
-        self._pieces = VerifiedPieces(session)
+        self._pieces = VerifiedPieces(object_of(session))
         self.symbols_received = self.poisonings = 0
         self.content: bytes | None = None
 
@@ -208,8 +161,9 @@ class FluteReception:
 
     def spans_to_repair(self) -> list[Span]:
         """Pieces that are not here yet."""
-        self._pieces.take_from(self._flute.partial())
-        return self._pieces.missing()
+        written = self._flute.partial()
+        self._pieces.take_span((0, len(written)), written)
+        return [self._pieces.span(piece) for piece in self._pieces.missing()]
 
     def repair(self, span: Span, content: bytes) -> None:
         """Take the bytes of such a span, from a place that may lie as well."""
@@ -222,7 +176,7 @@ class FluteReception:
 
     def unpack(self, packed: bytes) -> None:
         """Go on from what was packed; what is damaged or foreign counts for nothing."""
-        self._pieces.take_from(packed)
+        self._pieces.take_span((0, len(packed)), packed)
 
     def close(self) -> None:
         """Let go of what was gathered."""
@@ -233,7 +187,7 @@ class FluteReception:
             self.content = content
             return
         self.poisonings += 1
-        self._pieces.take_from(content)
+        self._pieces.take_span((0, len(content)), content)
         self.content = self._pieces.whole()
         self._flute.close()
         self._flute = FluteReceiver(self._session)
