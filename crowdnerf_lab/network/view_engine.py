@@ -93,10 +93,14 @@ class ViewStatistics:
 
 
 class ViewEngine:
-    """Views of the events of a catalogue, rendered by processes. Belongs to the event loop that started it."""
+    """Views of the events of a catalogue, rendered by processes. Belongs to the event loop that started it.
+
+    streams: how many each viewer has open, by whatever tells viewers apart.
+    """
 
     def __init__(self, catalogue: Catalogue, *, settings: ViewLimits, policy: ViewPolicy | None = None) -> None:
         self.settings, self.policy = settings, policy or ViewPolicy()
+        self.streams: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._cache: ViewCache[MadeView] = ViewCache(self.policy.cache_bytes)
         self._processes = RenderProcesses(
