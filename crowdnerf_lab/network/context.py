@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -17,7 +17,9 @@ from crowdnerf_lab.network.metrics import Metrics
 from crowdnerf_lab.network.offers import Offers
 from crowdnerf_lab.network.problems import Problem
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.supervision import Supervised
 from crowdnerf_lab.network.tokens import Holder, Role, TokenError, holder_of
+from crowdnerf_lab.network.view_engine import ViewEngine
 
 EventName = Annotated[str, Path(pattern=f"^{EVENT.pattern}$", description="An event's name.")]
 BEARER = HTTPBearer(auto_error=False, description="A UE's token, from joining an event; or the operator's.")
@@ -45,7 +47,8 @@ class RequestRates:
 class Service:
     """What the routes of one API process share; `request.app.state.service`.
 
-    views: the ViewEngine, None until the application has started and while it cannot run.
+    views: None until the application has started, and where the settings want none. worker: None where no
+    contributions are to be turned into versions.
     """
 
     settings: ServiceSettings
@@ -57,7 +60,8 @@ class Service:
     memory: FileMemory
     coded: CodedFiles
     deltas: Deltas
-    views: Any = None
+    views: ViewEngine | None = None
+    worker: Supervised | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +102,26 @@ async def _of_http(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path!r:.200}; /openapi.json lists what there is",
         405: f"{request.method:.20} is not for {request.url.path!r:.200}; the Allow header lists what is",
     }
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
     detail = details.get(error.status_code, error.detail if isinstance(error.detail, str) else phrase)
-    return Problem(error.status_code, phrase, detail, headers=error.headers).response()
+    return Problem(error.status_code, phrase, detail, headers=headers).response()
 
 
-async def _of_validation(_request: Request, error: Exception) -> Response:
+def _allowed(request: Request) -> list[str]:
+    """Methods of what is at this path."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
+async def _of_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if error.body is not None and media_type != "application/json" and not media_type.endswith("+json"):
+        detail = f"the body is {media_type or 'of no media type'!r:.80}; send application/json"
+        return Problem(415, "Unsupported Media Type", detail, headers={"Accept-Post": "application/json"}).response()
     found = error.errors()
     first = found[0] if found else {"loc": ("body",), "msg": "is not valid", "type": ""}
     where = ".".join(str(part) for part in first["loc"])

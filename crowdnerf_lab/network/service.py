@@ -7,26 +7,47 @@ Over the air use TLS, here or in a reverse proxy: tokens are bearer tokens. Both
 --ssl-certfile and --ssl-keyfile. The operator's token is in HOME/operator.token.
 """
 
+import asyncio
+import logging
+import sqlite3
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import contributions_routes, events_routes, models_routes, uploads_routes
+from crowdnerf_lab.network import contributions_routes, events_routes, models_routes, service_routes, uploads_routes
 from crowdnerf_lab.network.context import RequestRates, Service
 from crowdnerf_lab.network.database import Database
 from crowdnerf_lab.network.deltas import Deltas
 from crowdnerf_lab.network.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.events import Events
+from crowdnerf_lab.network.head_requests import HeadRequests
 from crowdnerf_lab.network.limits import RequestLimits
-from crowdnerf_lab.network.metrics import Metrics
+from crowdnerf_lab.network.metrics import Metrics, RequestMetrics
+from crowdnerf_lab.network.observation import observe
 from crowdnerf_lab.network.offers import Offers
+from crowdnerf_lab.network.openapi import describe
 from crowdnerf_lab.network.problems import install_problems
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.tokens import operator_token
+from crowdnerf_lab.network.supervision import Supervised
+from crowdnerf_lab.network.tokens import operator_token, remove_expired
+from crowdnerf_lab.network.uploads import Uploads
+from crowdnerf_lab.network.view_engine import ViewEngine
 
-ROUTERS = (events_routes.router, uploads_routes.router, contributions_routes.router, models_routes.router)
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_S = 60.0
+ROUTERS = (
+    service_routes.router,
+    events_routes.router,
+    uploads_routes.router,
+    contributions_routes.router,
+    models_routes.router,
+)
 
 
 def app() -> FastAPI:
@@ -60,21 +81,52 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     application.state.service = service
     for router in ROUTERS:
         application.router.routes.extend(router.routes)
+    application.openapi = partial(describe, application)
     install_problems(application)
+    observe(service)
+    application.add_middleware(HeadRequests, routes=application.routes)
     application.add_middleware(
         RequestLimits,
         is_upload=lambda path: "/uploads" in path,
         most_upload_bytes=settings.max_upload_bytes,
     )
+    application.add_middleware(RequestMetrics, metrics=service.metrics)
     return application
 
 
 @asynccontextmanager
 async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
+    """Starts what runs beside the routes, and ends it."""
     service: Service = application.state.service
-    async with uploads_routes.sweeping(service):
+    settings = service.settings
+    async with AsyncExitStack() as running:
+        running.callback(service.database.close)
+        for part in (service.coded, service.deltas, service.offers):
+            running.push_async_callback(part.close)
+        if settings.view_processes > 0:
+            service.views = ViewEngine(service.catalogue, settings=settings)
+            running.push_async_callback(service.views.close)
+            await service.views.start()
+        if settings.train:
+            service.worker = Supervised(
+                (sys.executable, "-m", "crowdnerf_lab.network.worker", str(settings.home)),
+                lock=settings.home / "worker.lock",
+                on_restart=service.metrics.restarts.labels("worker").inc,
+            )
+            running.push_async_callback(service.worker.close)
+            service.worker.start()
+        housekeeping = asyncio.create_task(_keep_house(service))
+        running.callback(housekeeping.cancel)
         yield
-    await service.offers.close()
-    await service.deltas.close()
-    await service.coded.close()
-    service.database.close()
+
+
+async def _keep_house(service: Service) -> None:
+    """Remove, now and then, what has expired."""
+    uploads = Uploads(service.database, settings=service.settings)
+    while True:
+        for what, remove in (("uploads", uploads.sweep), ("tokens", lambda: remove_expired(service.database))):
+            try:
+                await run_in_threadpool(remove)
+            except (OSError, sqlite3.Error) as error:
+                log.warning("expired %s stay for now: %s", what, error)
+        await asyncio.sleep(HOUSEKEEPING_S)

@@ -35,9 +35,9 @@ class ServiceSettings:
     max_upload_bytes: of one photo or clip. quota_bytes, quota_files: of all that one UE contributes to an event.
     joins_per_minute: from one address; many phones may share one. requests_per_second: of one UE in the long run,
     burst: at once. refused_per_minute: requests without a good token from one address, before it has to wait.
-    view_processes: that render, of each API process. view_deadline_ms: after which a view is too late, unless its
-    request says otherwise. max_view_pixels: of one view. train: whether a worker turns contributions into versions,
-    and updates: how.
+    view_processes: that render, of each API process; 0: no views. view_deadline_ms: after which a view is too late,
+    unless its request says otherwise. max_view_pixels: of one view. train: whether a worker turns contributions into
+    versions, and updates: how.
     memory_cache_bytes: of model files that an API process keeps in memory; larger ones are read as they are sent.
     """
 
@@ -52,7 +52,7 @@ class ServiceSettings:
     requests_per_second: Amount = 50.0
     burst: Count = 200
     refused_per_minute: Count = 600
-    view_processes: Count = 2
+    view_processes: Annotated[int, Field(ge=0)] = 2
     view_deadline_ms: Amount = 1000.0
     max_view_pixels: Count = 2048 * 2048
     train: bool = True

@@ -15,6 +15,8 @@ Role = Literal["ue", "operator"]
 OPERATOR_FILE = "operator.token"
 OPERATOR_HOURS = 24.0 * 3650
 """The operator's token lasts until its file is removed and the service starts anew, or ten years."""
+KEPT_HOURS = 24.0 * 7
+"""For which a token is remembered after it has expired, so that its UE is told so."""
 
 
 class TokenError(ValueError):
@@ -85,6 +87,12 @@ def revoke(connection: sqlite3.Connection, *, event: str, ue: str) -> int:
         "UPDATE tokens SET revoked = ? WHERE event = ? AND ue = ? AND revoked IS NULL AND expires > ?",
         (now, event, ue, now),
     ).rowcount
+
+
+def remove_expired(database: Database) -> int:
+    """Forget tokens that ended long ago. Returns how many."""
+    with database.transaction() as connection:
+        return connection.execute("DELETE FROM tokens WHERE expires < ?", (time.time() - 3600 * KEPT_HOURS,)).rowcount
 
 
 def operator_token(database: Database, home: Path) -> str:
