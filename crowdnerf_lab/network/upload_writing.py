@@ -42,7 +42,7 @@ class Writing:
     ) -> None:
         self._uploads, self._checksum = uploads, checksum
         self._hash = checksum.hasher() if checksum else None
-        self._file, self._written, self._kept = -1, upload.offset, upload.offset
+        self._file, self._written, self._kept, self._ended = -1, upload.offset, upload.offset, False
         if upload.complete:
             self.upload = _checked_offset(upload, offset, length=length)
             return
@@ -54,7 +54,8 @@ class Writing:
             # What the row said before the lock was had may be old.
             current = self._current(path, upload)
             self.upload = _checked_offset(current, offset, length=length)
-            os.ftruncate(self._file, self.upload.offset)
+            if not current.complete:
+                os.ftruncate(self._file, self.upload.offset)
         except BaseException:
             self._release()
             raise
@@ -87,6 +88,7 @@ class Writing:
         """The body is there: verify and keep it; with the last byte the upload becomes a contribution."""
         if self._file < 0:
             return self.upload
+        self._ended = True
         if self._checksum and self._hash is not None and self._hash.digest() != self._checksum.digest:
             self._drop()
             raise _mismatch(
@@ -104,10 +106,12 @@ class Writing:
         """End the hold; a body that broke off is kept as far as it came, unless it has a checksum to meet."""
         if self._file < 0:
             return
-        with suppress(Problem, OSError):
-            if self._hash is None:
-                self.finish()
-        self._release()
+        try:
+            if self._hash is None and not self._ended:
+                with suppress(Problem, OSError):
+                    self.finish()
+        finally:
+            self._release()
 
     def _lock(self) -> None:
         try:
