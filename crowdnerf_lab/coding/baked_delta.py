@@ -5,7 +5,6 @@ where they were. Numpy, constriction and numba alone: a UE reads it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,9 @@ from crowdnerf_lab.coding.baked_stream import (
 )
 from crowdnerf_lab.coding.entropy import decode_integers, encode_integers
 from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, joined, pieces_of
-from crowdnerf_lab.coding.row_statistics import FILLED_CLASS, column_order
+from crowdnerf_lab.coding.row_statistics import column_order, moved_contexts_of
 from crowdnerf_lab.fields.baked import BakedField, check_consistent
-
-LARGE_CLASS = 2
-"""Old magnitudes from which on residuals share statistics."""
-FILLED_CLASSES = int(FILLED_CLASS.max()) + 1
+from crowdnerf_lab.fields.baked_parts import BakedParts
 
 
 def baked_residuals(old: bytes, new: bytes) -> list[Layer] | None:
@@ -38,13 +34,14 @@ def baked_residuals(old: bytes, new: bytes) -> list[Layer] | None:
     before, after = _whole(old, "the old file"), _whole(new, "the new file")
     if before is None or after is None or _form(before) != _form(after):
         return None
-    of, to = Parts.of(before), Parts.of(after)
-    pruned = bool((to.kept <= to.needed(after)).all())
+    of, to = BakedParts.of(before), BakedParts.of(after)
+    needed = needed_rows(to.cells.reshape(-1), len(to.cells), after.rows, after.resolutions).reshape(to.kept.shape)
+    pruned, order = bool((to.kept <= needed).all()), np.array(column_order(after.scales.shape[1]))
     header = {name: getattr(after, name) for name in NUMBERS}
     header |= {name: [float(number) for number in getattr(after, name)] for name in VECTORS} | {"pruned": pruned}
     cells = [*encoded_cells(of.cells ^ to.cells), *_encoded_densities(of, to)]
     layers = [Layer("cells", joined(cells), header)]
-    candidates = to.needed(after) if pruned else np.ones_like(to.kept)
+    candidates = needed if pruned else np.ones_like(needed)
     for level, resolution in enumerate(after.resolutions):
         rows = np.flatnonzero(candidates[level])
         was, is_kept = of.kept[level, rows], to.kept[level, rows]
@@ -53,16 +50,13 @@ def baked_residuals(old: bytes, new: bytes) -> list[Layer] | None:
             encode_integers(is_kept.astype(np.int32), contexts=was.astype(np.uint8)),
         ]
         both = rows[was & is_kept]
-        values, residuals = (
-            of.rows[level][of.place[level, both]],
-            to.rows[level][to.place[level, both]].astype(np.int32),
-        )
-        residuals -= values
+        values = of.rows(level, both)[:, order]
+        residuals = to.rows(level, both)[:, order].astype(np.int32) - values
         pieces += [
-            encode_integers(residuals[:, k], contexts=_contexts(values[:, k], residuals[:, :k]))
-            for k in range(values.shape[1])
+            encode_integers(residuals[:, k], contexts=moved_contexts_of(values[:, k], residuals[:, :k]))
+            for k in range(len(order))
         ]
-        fresh = to.rows[level][to.place[level, rows[~was & is_kept]]]
+        fresh = to.rows(level, rows[~was & is_kept])[:, order]
         pieces += encoded_columns(fresh, 0, fresh.shape[1])
         layers.append(Layer(f"level {resolution}", joined(pieces)))
     return layers
@@ -76,7 +70,7 @@ def baked_after(old: bytes, layers: Sequence[Layer]) -> bytes:
     before = _whole(old, "the old file")
     if before is None or len(layers) != 1 + len(before.resolutions):
         raise CodedFileError("the delta does not fit the file that is here; fetch the new file whole")
-    of, header = Parts.of(before), layers[0].header
+    of, header = BakedParts.of(before), layers[0].header
     pieces = pieces_of(layers[0].payload)
     cells = of.cells ^ decoded_cells(pieces, before.occupancy_cells).reshape(of.cells.shape)
     densities = _decoded_densities(pieces, of, cells)
@@ -85,6 +79,7 @@ def baked_after(old: bytes, layers: Sequence[Layer]) -> bytes:
     if header["pruned"]:
         candidates = needed_rows(cells.reshape(-1), len(cells), before.rows, before.resolutions).reshape(kept.shape)
     numbers = before.scales.shape[1]
+    order = np.array(column_order(numbers))
     for level, layer in enumerate(layers[1:]):
         pieces = pieces_of(layer.payload)
         if scale := next(pieces):
@@ -96,10 +91,10 @@ def baked_after(old: bytes, layers: Sequence[Layer]) -> bytes:
             raise ValueError(f"a flag of level {before.resolutions[level]} is neither 0 nor 1")
         is_kept = flags.astype(np.bool_)
         kept[level, rows] = is_kept
-        both = of.rows[level][of.place[level, rows[was & is_kept]]]
+        both = of.rows(level, rows[was & is_kept])[:, order]
         residuals = np.zeros(both.shape, np.int32)
         for k in range(numbers):
-            contexts = _contexts(both[:, k], residuals[:, :k])
+            contexts = moved_contexts_of(both[:, k], residuals[:, :k])
             residuals[:, k] = decode_integers(next(pieces), count=len(both), contexts=contexts)
         fresh = np.zeros((int((~was & is_kept).sum()), numbers), np.int8)
         decode_columns(pieces, fresh, 0, numbers)
@@ -107,7 +102,7 @@ def baked_after(old: bytes, layers: Sequence[Layer]) -> bytes:
         own[was[is_kept]], own[~was[is_kept]] = _bytes(both + residuals.astype(np.int64), np.int8), fresh
         values.append(own)
     restored = np.empty((sum(map(len, values)), numbers), np.int8)
-    restored[:, column_order(numbers)] = np.concatenate(values)
+    restored[:, order] = np.concatenate(values)
     field = BakedField(
         values=restored,
         scales=scales,
@@ -119,35 +114,6 @@ def baked_after(old: bytes, layers: Sequence[Layer]) -> bytes:
     )
     check_consistent(field)
     return coded_baked(field)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A baked field, unpacked: cells [c, c, c] and kept [levels, rows] bool; rows of each level, columns as coded;
-    place [levels, rows]: where a kept row is among its level's; densities [c, c, c] of occupied cells."""
-
-    cells: np.ndarray
-    densities: np.ndarray
-    kept: np.ndarray
-    rows: list[np.ndarray]
-    place: np.ndarray
-
-    @staticmethod
-    def of(field: BakedField) -> "Parts":
-        """What a field holds."""
-        side, levels = field.occupancy_cells, len(field.resolutions)
-        cells = np.unpackbits(field.occupied, count=side**3, bitorder="little").astype(np.bool_).reshape((side,) * 3)
-        kept = np.unpackbits(field.kept, count=levels * field.rows).astype(np.bool_).reshape(levels, field.rows)
-        densities = np.zeros(cells.shape, np.uint8)
-        densities[cells] = field.densities
-        ordered = field.values[:, column_order(field.values.shape[1])]
-        rows = np.split(ordered, np.cumsum(kept.sum(1))[:-1])
-        return Parts(cells, densities, kept, rows, np.maximum(np.cumsum(kept, axis=1) - 1, 0))
-
-    def needed(self, field: BakedField) -> np.ndarray:
-        """Rows [levels, rows] that an occupied cell needs."""
-        side = len(self.cells)
-        return needed_rows(self.cells.reshape(-1), side, field.rows, field.resolutions).reshape(self.kept.shape)
 
 
 def _whole(content: bytes, name: str) -> BakedField | None:
@@ -174,25 +140,19 @@ def _scales(before: BakedField, after: BakedField, level: int) -> bytes:
     return b"" if old == new else new
 
 
-def _encoded_densities(of: Parts, to: Parts) -> list[bytes]:
+def _encoded_densities(of: BakedParts, to: BakedParts) -> list[bytes]:
     """Of cells that stay the change, of new ones the difference along the grid."""
     stay, come = of.cells & to.cells, to.cells & ~of.cells
     changes = to.densities[stay].astype(np.int32) - of.densities[stay]
     return [encode_integers(changes), encode_integers(np.diff(to.densities[come].astype(np.int32), prepend=0))]
 
 
-def _decoded_densities(pieces: Iterator[bytes], of: Parts, cells: np.ndarray) -> np.ndarray:
+def _decoded_densities(pieces: Iterator[bytes], of: BakedParts, cells: np.ndarray) -> np.ndarray:
     stay, come = of.cells & cells, cells & ~of.cells
     found = np.zeros(cells.shape, np.int64)
     found[stay] = of.densities[stay] + decode_integers(next(pieces), count=int(stay.sum())).astype(np.int64)
     found[come] = np.cumsum(decode_integers(next(pieces), count=int(come.sum())).astype(np.int64))
     return _bytes(found[cells], np.uint8)
-
-
-def _contexts(old: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Contexts of a number's residual: the old number's magnitude, and how much changed before in its row."""
-    changed = FILLED_CLASS[np.minimum(np.abs(before), 2).sum(1)]
-    return np.minimum(np.abs(old.astype(np.int16)), LARGE_CLASS).astype(np.uint8) * np.uint8(FILLED_CLASSES) + changed
 
 
 def _bytes(values: np.ndarray, dtype: type) -> np.ndarray:

@@ -36,3 +36,16 @@ def contexts_of(before: np.ndarray, colour: np.ndarray | None) -> np.ndarray:
     if colour is None:
         return filled * np.uint8(COLOUR_CLASSES)
     return filled * np.uint8(COLOUR_CLASSES) + (np.clip(colour, -2, 2) + 2).astype(np.uint8)
+
+
+MOVED_LARGE = 2
+"""Old magnitudes from which on changes share statistics."""
+MOVED_FILLED = FILLED_CLASSES
+MOVED_CONTEXTS = (MOVED_LARGE + 1) * MOVED_FILLED
+"""Contexts of the change of one number from a version to the next."""
+
+
+def moved_contexts_of(old: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Contexts [n] uint8 of a number's change, from the old number [n] and the changes [n, k] before it in its row."""
+    changed = FILLED_CLASS[np.minimum(np.abs(before), 2).sum(1)]
+    return np.minimum(np.abs(old.astype(np.int16)), MOVED_LARGE).astype(np.uint8) * np.uint8(MOVED_FILLED) + changed

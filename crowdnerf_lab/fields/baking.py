@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.devices.profile import DeviceProfile
 from crowdnerf_lab.fields.baked import BakedField, density_codes
+from crowdnerf_lab.fields.baked_parts import BakedParts
 from crowdnerf_lab.fields.importance import Importance, importance_of
-from crowdnerf_lab.fields.rate_distortion import quantize_level
+from crowdnerf_lab.fields.rate_distortion import Before, quantize_level
 from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.kernels import cpu, reference
 from crowdnerf_lab.scene import Bounds
@@ -54,6 +55,9 @@ CELL_BITS = 300.0
 COARSE_DENSITY_STEP, COARSE_MULTIPLIER = 8, 5e-11
 """Steps of `density_codes` (6 %) in which cells' densities are kept above that lambda. They only steer the samples: to
 the concert's own pictures that gains 0.3 dB at 60 kB and nothing at 200 kB; at 1 MB it would lose 3 dB."""
+CELL_MOVING, DENSITY_MOVING = 2.0, 1
+"""By what factor a cell must be worth more, or less, than its bits to change its state from the version before; and in
+steps of `density_codes`, how far its density must move to be told anew."""
 LEAST_BITS = 4.0
 """Bits that no row worth keeping takes less than."""
 
@@ -74,6 +78,7 @@ def bake(
     min_density: float = 0.7,
     steps: int | None = None,
     importance: Importance | None = None,
+    after: BakedField | None = None,
     seed: int = 0,
 ) -> BakedField:
     """Cut, prune and quantize a trained SH grid.
@@ -84,7 +89,10 @@ def bake(
     needs cameras. levels: keep only this many, coarse first (all by default). sh_degree: 0 for colours that are the
     same from everywhere. bits: 2 to 8 a number. region: drop what lies outside a box. min_density: cells whose
     exp(log density) stays below are empty. steps: marching steps a ray (the teacher's by default). importance: what
-    importance_of found for the cameras, when it is known already. seed: of the pixels by which importance is judged.
+    importance_of found for the cameras, when it is known already. after: the version before, followed where the cameras
+    are known: its scales are taken over, and every cell, row and number that is not worth the bits of changing it, so
+    that `catalogue.delta` makes little of the change. One of other levels, rows or numbers is not followed. seed: of
+    the pixels by which importance is judged.
 
     Raises ValueError for numbers out of range and for a size that no field can have.
     """
@@ -105,7 +113,10 @@ def bake(
         columns=COLUMNS_OF_DEGREE[sh_degree],
         bits=bits,
         steps=steps or field.shape.steps,
+        before=None,
     )
+    if after is not None and importance is not None:
+        source = replace(source, before=_before(after, source))
     if importance is None:
         baked = _rounded(source)
     elif max_bytes is None:
@@ -161,9 +172,17 @@ class _Source:
     columns: np.ndarray
     bits: int
     steps: int
+    before: BakedParts | None
 
     def rows_of(self, level: int) -> slice:
         return slice(level * self.field.rows, (level + 1) * self.field.rows)
+
+    def before_of(self, level: int, rows: np.ndarray) -> Before | None:
+        """What the version before has of some rows of a level."""
+        if self.before is None:
+            return None
+        parts = self.before
+        return Before(parts.rows(level, rows), parts.kept[level, rows], parts.scales[level])
 
     def table(self) -> np.ndarray:
         rows = len(self.resolutions) * self.field.rows
@@ -192,12 +211,17 @@ class _Source:
     ) -> BakedField:
         field, shape = self.field, self.field.shape
         densities = density_codes(field.density_of_cell.cpu().numpy()[occupied])
+        densities = np.minimum((densities + density_step / 2) // density_step * density_step, 255).astype(np.uint8)
+        if self.before is not None:
+            old = self.before.densities[occupied]
+            near = np.abs(old.astype(int) - densities) <= DENSITY_MOVING
+            densities = np.where(near & self.before.cells[occupied], old, densities)
         return BakedField(
             values=np.concatenate(values),
             scales=np.stack(scales),
             kept=np.packbits(kept),
             occupied=np.packbits(occupied.reshape(-1), bitorder="little"),
-            densities=np.minimum((densities + density_step / 2) // density_step * density_step, 255).astype(np.uint8),
+            densities=densities,
             background=1 / (1 + np.exp(-field.background.detach().cpu().numpy())),
             centre=field.centre.cpu().numpy().copy(),
             half_size=field.half_size.cpu().numpy().copy(),
@@ -211,6 +235,21 @@ class _Source:
             refine=shape.refine,
             finest=shape.finest,
         )
+
+
+def _before(after: BakedField, source: _Source) -> BakedParts | None:
+    """The version before, where it can be followed."""
+    alike = (
+        after.rows == source.field.rows
+        and after.resolutions == tuple(source.resolutions)
+        and after.occupancy_cells == source.field.shape.occupancy_cells
+        and after.scales.shape[1] == len(source.columns)
+        and after.bits <= source.bits
+    )
+    if not alike:
+        log.warning("bake: the version before has other levels, rows, cells or bits; it is not followed")
+        return None
+    return BakedParts.of(after)
 
 
 def _rounded(source: _Source) -> BakedField:
@@ -228,18 +267,20 @@ def _optimised(source: _Source, importance: Importance, energy: np.ndarray, mult
     """The rows and cells that are worth their bits at `multiplier` (lambda, see rate_distortion): importance times
     squared error a pixel and colour. energy [levels * rows]: what dropping a row loses, over all pixels and colours."""
     per_pixel = np.float32(1 / importance.pixels)
-    occupied = source.occupied & (importance.of_cells * per_pixel > multiplier * CELL_BITS)
+    occupied = _worthwhile(source, importance.of_cells * per_pixel / (multiplier * CELL_BITS))
     needed, top = source.needed(occupied), 2 ** (source.bits - 1) - 1
     kept, scales, values = np.zeros_like(needed), [], []
     for level in range(len(source.resolutions)):
         part = source.rows_of(level)
-        (rows,) = np.nonzero(needed[part] & (energy[part] * per_pixel / 3 > multiplier * LEAST_BITS))
+        worth = energy[part] * per_pixel / 3 > multiplier * LEAST_BITS
+        (rows,) = np.nonzero(needed[part] & (worth if source.before is None else worth | source.before.kept[level]))
         found = quantize_level(
             source.table()[part][rows][:, source.columns],
             importance.of_rows[part][rows][:, source.columns] * per_pixel / 3,
             multiplier=multiplier,
             top=top,
             dropped=int(needed[part].sum()) - len(rows),
+            after=source.before_of(level, rows),
         )
         filled = found.values.any(1)
         kept[part][rows[filled]] = True
@@ -247,6 +288,15 @@ def _optimised(source: _Source, importance: Importance, energy: np.ndarray, mult
         values.append(found.values[filled])
     density_step = COARSE_DENSITY_STEP if multiplier > COARSE_MULTIPLIER else 1
     return source.baked(occupied, kept, values, scales, density_step=density_step)
+
+
+def _worthwhile(source: _Source, worth: np.ndarray) -> np.ndarray:
+    """Cells that stay occupied. worth: what each gives to the pictures, in units of what its bits cost; a cell that was
+    empty or occupied stays so until the difference is larger."""
+    if source.before is None:
+        return source.occupied & (worth > 1)
+    stays = source.before.cells & source.field.occupied.cpu().numpy() & (worth > 1 / CELL_MOVING)
+    return stays | (source.occupied & (worth > CELL_MOVING))
 
 
 def _of_size(source: _Source, importance: Importance, max_bytes: int) -> BakedField:
