@@ -19,7 +19,9 @@ from crowdnerf_lab.captures.intake.sandbox import Sandbox
 from crowdnerf_lab.captures.screening.screen import Measured
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.devices.ladder import LadderError
+from crowdnerf_lab.fields.sh_grid import SHGridShape
 from crowdnerf_lab.fields.storage import sh_grid_of
+from crowdnerf_lab.fit_settings import FitSettings
 from crowdnerf_lab.network.building import artefacts_of, students_of
 from crowdnerf_lab.network.contributions import Contribution, Contributions
 from crowdnerf_lab.network.database import Database
@@ -187,6 +189,7 @@ class EventUpdates:
                         scene,
                         seconds=None if settings.first_fit_steps else settings.first_fit_seconds,
                         steps=settings.first_fit_steps,
+                        settings=FitSettings(shape=_shape_of(settings)),
                         seed=settings.seed,
                         refine_poses=moving,
                         threads=settings.threads,
@@ -349,3 +352,7 @@ class EventUpdates:
         published = self.folder.published(self.catalogue)
         outcome = published[0].outcome if published else None
         self.folder.say(stage, version=outcome and outcome.version, contributions={row[0]: row[1] for row in rows})
+
+
+def _shape_of(settings: UpdateSettings) -> SHGridShape:
+    return SHGridShape(log2_rows=settings.log2_rows, occupancy_cells=settings.occupancy_cells)

@@ -14,6 +14,7 @@ class UpdateSettings:
 
     first_fit_seconds, first_fit_steps: training of an event's first field. refine_seconds, refine_steps: of every later
     one, from the one before. new_share: of the pixels drawn then that come from photos which the field has not met.
+    log2_rows, occupancy_cells: of the field, see SHGridShape.
     students: 'FAMILY SIZE' of the light fields; first_student_seconds, student_seconds: training of each, in the first
     version and in later ones; first_student_views, student_views: views' worth of pixels that the teacher renders then.
     tiers, importance_batches: of baked fields (see `fields.baking`, ImportanceSettings); one tier at least, since the
@@ -35,6 +36,8 @@ class UpdateSettings:
     refine_seconds: float = 10.0
     refine_steps: int | None = None
     new_share: float = 0.5
+    log2_rows: int = 19
+    occupancy_cells: int = 128
     students: tuple[str, ...] = ("ray_mlp S",)
     first_student_seconds: float = 45.0
     student_seconds: float = 5.0

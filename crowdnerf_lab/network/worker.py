@@ -9,7 +9,9 @@ import fcntl
 import logging
 import os
 import signal
+import stat
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +27,14 @@ from crowdnerf_lab.network.update_settings import UpdateSettings
 
 log = logging.getLogger(__name__)
 
-LOCK = "worker.lock"
+LOCK = "training.lock"
+"""Beside the lock of the service that supervises the worker."""
+LOCK_PATIENCE_S = 10.0
+"""For a worker that was told to stop and has not yet."""
+LAST_STEP_S = 10.0
+"""For the step in hand when the service has died; then the worker ends in the middle of it."""
+NICENESS = 5
+"""Training waits for those who want to see something now."""
 PAUSE_S = 0.2
 """Between looks at the events when there was nothing to do."""
 PAUSE_AFTER_TROUBLE_S = 5.0
@@ -43,16 +52,12 @@ def work(home: Path, settings: UpdateSettings, *, rounds: int | None = None) -> 
     with _alone(home), sandbox_for(settings) as sandbox:
         database = Database(home)
         events: dict[str, EventUpdates] = {}
-        parent = os.getppid()
         while rounds is None or rounds > 0:
             pause = PAUSE_S
             for event in _events(database):
                 if event not in events:
                     events[event] = EventUpdates(home, event, settings=settings, sandbox=sandbox)
                 pause = max(pause, _looked_at(events[event]))
-            if os.getppid() != parent:
-                log.info("the service that started this worker has ended; so does the worker")
-                return
             rounds = None if rounds is None else rounds - 1
             if rounds != 0:
                 time.sleep(pause)
@@ -82,11 +87,34 @@ def _alone(home: Path) -> Iterator[None]:
     """Hold the home's lock; the system frees it when this process dies."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise WorkerError(f"another worker has {home}; one is enough") from None
+        patience = time.monotonic() + LOCK_PATIENCE_S
+        while not _locked(file.fileno()):
+            if time.monotonic() > patience:
+                raise WorkerError(f"another worker has {home}; one is enough")
+            time.sleep(PAUSE_S)
         yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _end_with_parent() -> None:
+    """Stop when the standard input, a pipe from the service that started this worker, comes to its end."""
+    if not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        return
+
+    def wait_for_the_end() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LAST_STEP_S)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 def _stop(_signal: int, _frame: object) -> None:
@@ -101,6 +129,8 @@ def main() -> int:
     home = parser.parse_args().home
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, _stop)
+    _end_with_parent()
+    os.nice(NICENESS)
     settings = ServiceSettings.from_environment({**os.environ, "CROWDNERF_HOME": str(home)})
     try:
         work(home, settings.updates)
