@@ -19,9 +19,17 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import contributions_routes, events_routes, models_routes, service_routes, uploads_routes
+from crowdnerf_lab.network import (
+    contributions_routes,
+    events_routes,
+    models_routes,
+    service_routes,
+    uploads_routes,
+    views_routes,
+)
 from crowdnerf_lab.network.context import RequestRates, Service
 from crowdnerf_lab.network.database import Database
+from crowdnerf_lab.network.delivery import delivery_routes
 from crowdnerf_lab.network.deltas import Deltas
 from crowdnerf_lab.network.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.events import Events
@@ -33,7 +41,7 @@ from crowdnerf_lab.network.offers import Offers
 from crowdnerf_lab.network.openapi import describe
 from crowdnerf_lab.network.problems import install_problems
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.supervision import Supervised
+from crowdnerf_lab.network.supervision import Supervised, end_with_parent
 from crowdnerf_lab.network.tokens import operator_token, remove_expired
 from crowdnerf_lab.network.uploads import Uploads
 from crowdnerf_lab.network.view_engine import ViewEngine
@@ -47,6 +55,8 @@ ROUTERS = (
     uploads_routes.router,
     contributions_routes.router,
     models_routes.router,
+    views_routes.router,
+    delivery_routes.router,
 )
 
 
@@ -99,6 +109,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     """Starts what runs beside the routes, and ends it."""
     service: Service = application.state.service
     settings = service.settings
+    end_with_parent()
     async with AsyncExitStack() as running:
         running.callback(service.database.close)
         for part in (service.coded, service.deltas, service.offers):

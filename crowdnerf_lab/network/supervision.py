@@ -4,11 +4,15 @@ import asyncio
 import fcntl
 import logging
 import os
+import signal
+import threading
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +40,18 @@ def lock_of(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def end_with_parent() -> None:
+    """Have an API process end when the one that started it (`uvicorn --workers`) dies, whatever killed that."""
+    parent = parent_process()
+    if parent is not None:
+
+        def wait_for_its_end() -> None:
+            wait([parent.sentinel])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=wait_for_its_end, daemon=True).start()
 
 
 @dataclass(frozen=True)
