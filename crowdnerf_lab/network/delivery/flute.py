@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from flute import receiver, sender  # pyright: ignore[reportAttributeAccessIssue] -- compiled, without stubs
 
-from crowdnerf_lab.network.delivery.objects import BroadcastSession, DeliveryError, FluteParameters
+from crowdnerf_lab.network.delivery.objects import BroadcastSession, DeliveryError, FluteParameters, block_sizes
 
 logging.getLogger("flute").setLevel(logging.CRITICAL)  # it logs every damaged packet
 
@@ -89,6 +89,9 @@ class FluteReceiver:
         if session.flute is None:
             raise DeliveryError(f"{session.name}: no FLUTE parameters in its description; ask the service again")
         self._parameters, self._name, self._bytes = session.flute, session.name, session.bytes
+        self._symbol_bytes = session.symbol_bytes
+        blocks = -(-session.source_symbols // self._parameters.block_symbols)
+        self._block_sizes = block_sizes(session.source_symbols, blocks)
         self._folder = TemporaryDirectory(prefix="flute_")
         config = receiver.Config()
         config.object_timeout_ms = None
@@ -98,7 +101,6 @@ class FluteReceiver:
             receiver.ObjectWriterBuilder(self._folder.name),
             config,
         )
-        self.failed = False
         for packet in self._parameters.table:
             try:
                 self._push(base64.b64decode(packet, validate=True))
@@ -117,10 +119,17 @@ class FluteReceiver:
             return False
         return self._push(packet) and header.toi != TABLE
 
-    def content(self) -> bytes | None:
-        """The object once it is whole, by its length only."""
-        found = self.partial()
-        return found if len(found) == self._bytes else None
+    def source_symbol(self, packet: bytes) -> tuple[int, bytes] | None:
+        """Number within the object, and content, of the source symbol that a packet of the object carries, if it does.
+
+        An LCT header says its length in words (RFC 5651); four bytes of payload identifier follow (RFC 5510, 5.1).
+        """
+        header = receiver.LCTHeader(packet)
+        sizes = self._block_sizes
+        if header.sbn >= len(sizes) or header.esi >= sizes[header.sbn]:
+            return None
+        symbol = packet[4 * packet[2] + 4 :]
+        return sum(sizes[: header.sbn]) + header.esi, symbol.ljust(self._symbol_bytes, b"\0")
 
     def partial(self) -> bytes:
         """What was written so far."""

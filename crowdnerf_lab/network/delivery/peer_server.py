@@ -15,7 +15,7 @@ from types import TracebackType
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crowdnerf_lab.network.delivery.carousel import TokenBucket
 from crowdnerf_lab.network.delivery.objects import DeliveryError
@@ -155,9 +155,9 @@ class _ServerInside(uvicorn.Server):
         yield
 
 
-async def served(application, listener: socket.socket) -> tuple[uvicorn.Server, asyncio.Task[None]]:
+async def served(application: ASGIApp, listener: socket.socket) -> tuple[uvicorn.Server, asyncio.Task[None]]:
     """An ASGI application served in this event loop from a bound socket, once it answers."""
-    config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=30)
+    config = uvicorn.Config(application, interface="asgi3", lifespan="off", log_config=None, access_log=False)
     server = _ServerInside(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():

@@ -50,6 +50,24 @@ class SymbolReception:
             self._solve(block)
         return True
 
+    def take(self, symbol: int, content: bytes) -> None:
+        """Take the object's n-th source symbol."""
+        block, esi = self._place(symbol)
+        if self._blocks[block].add(esi, content):
+            self._solve(block)
+
+    def distrust(self, decoded: bytes) -> None:
+        """Throw away what led to these bytes, which are not the object, but for the pieces of it that are right."""
+        self.poisonings += 1
+        self._pieces.take_span((0, len(decoded)), decoded)
+        self._start_over()
+        size = self._session.symbol_bytes
+        for (first, end), content in self._pieces.spans().items():
+            for symbol in range(-(-first // size), end // size):
+                block, esi = self._place(symbol)
+                self._blocks[block].add(esi, content[symbol * size - first : (symbol + 1) * size - first])
+        self.content = self._pieces.whole()
+
     def spans_to_repair(self) -> list[Span]:
         """As many missing source symbols as symbols are too few, the longest runs of them first: RaptorQ does the rest.
 
@@ -103,24 +121,13 @@ class SymbolReception:
     def _solve(self, number: int) -> None:
         block = self._blocks[number]
         if block.hopeless:
-            self._poisoned()
+            self.distrust(b"")
         elif block.solve() and all(block.block is not None for block in self._blocks):
             content = b"".join(block.block for block in self._blocks if block.block is not None)[: self._session.bytes]
             if hashlib.sha256(content).hexdigest() == self._session.sha256:
                 self.content = content
             else:
-                self._pieces.take_span((0, len(content)), content)
-                self._poisoned()
-
-    def _poisoned(self) -> None:
-        self.poisonings += 1
-        self._start_over()
-        size = self._session.symbol_bytes
-        for (first, end), content in self._pieces.spans().items():
-            for symbol in range(-(-first // size), end // size):
-                block, esi = self._place(symbol)
-                self._blocks[block].add(esi, content[symbol * size - first : (symbol + 1) * size - first])
-        self.content = self._pieces.whole()
+                self.distrust(content)
 
     def _start_over(self) -> None:
         size, coded = self._session.symbol_bytes, self._session.code == "raptorq"
@@ -140,57 +147,68 @@ class SymbolReception:
 class FluteReception:
     """One object, as far as it is here, by FLUTE: the same interface as SymbolReception.
 
-    Pieces of what `flute-alc` wrote are checked on their own when the carousel has ended.
+    `flute-alc` decodes. The source symbols are kept beside it, so that repair has to fetch the others only.
     """
 
     def __init__(self, session: BroadcastSession) -> None:
         self._session = session
         self._flute = FluteReceiver(session)
-        self._pieces = VerifiedPieces(object_of(session))
-        self.symbols_received = self.poisonings = 0
-        self.content: bytes | None = None
+        self._symbols = SymbolReception(session)
+        self._forged = 0
+        self.symbols_received = 0
+        self._decoded: bytes | None = None
+
+    @property
+    def content(self) -> bytes | None:
+        """The object, verified."""
+        return self._decoded or self._symbols.content
+
+    @property
+    def poisonings(self) -> int:
+        """How often what was decoded was not the object."""
+        return self._forged + self._symbols.poisonings
 
     def push(self, packet: bytes) -> bool:
         """Take a packet from anybody; whether it belonged to the object."""
         if self.content is not None or not self._flute.push(packet):
             return False
         self.symbols_received += 1
+        found = self._flute.source_symbol(packet)
+        if found is not None:
+            self._symbols.take(*found)
         if self._flute.written == self._session.bytes:
             self._check(self._flute.partial())
         return True
 
     def spans_to_repair(self) -> list[Span]:
-        """Pieces that are not here yet."""
-        written = self._flute.partial()
-        self._pieces.take_span((0, len(written)), written)
-        return [self._pieces.span(piece) for piece in self._pieces.missing()]
+        """Source symbols that are not here; after a poisoning whole pieces."""
+        return self._symbols.spans_to_repair()
 
     def repair(self, span: Span, content: bytes) -> None:
         """Take the bytes of such a span, from a place that may lie as well."""
-        self._pieces.take_span(span, content)
-        self.content = self._pieces.whole()
+        self._symbols.repair(span, content)
 
     def packed(self) -> bytes:
-        """The beginning that was written, to go on from later: a Reed-Solomon decoder cannot be put aside."""
-        return self._flute.partial()
+        """What was gathered so far, to go on from later: the source symbols."""
+        return self._symbols.packed()
 
     def unpack(self, packed: bytes) -> None:
         """Go on from what was packed; what is damaged or foreign counts for nothing."""
-        self._pieces.take_span((0, len(packed)), packed)
+        self._symbols.unpack(packed)
 
     def close(self) -> None:
         """Let go of what was gathered."""
         self._flute.close()
+        self._symbols.close()
 
     def _check(self, content: bytes) -> None:
         if hashlib.sha256(content).hexdigest() == self._session.sha256:
-            self.content = content
+            self._decoded = content
             return
-        self.poisonings += 1
-        self._pieces.take_span((0, len(content)), content)
-        self.content = self._pieces.whole()
+        self._forged += 1
         self._flute.close()
         self._flute = FluteReceiver(self._session)
+        self._symbols.distrust(content)
 
 
 Reception = SymbolReception | FluteReception
