@@ -1,9 +1,10 @@
 """Deltas: what a UE that holds one version of a model fetches in place of the next.
 
-    encode_graph(graph, new, coding="range", step=step, importances=importances, after=old)      # the publisher:
-    bake(field, cameras=cameras, max_bytes=1_000_000, after=BakedField of old)                   # follow the old file
-    delta = delta_of(old, new, path)                 # None: fetch the new file whole
-    content = apply_delta(old.read_bytes(), delta.read_bytes(), name=path)       # the UE: new.read_bytes() exactly
+    Ladder(field, students, scene=scene, root=root, after=catalogue.artefacts(event)).build_all()      # the publisher
+    encode_graph(graph, new, coding="progressive", step=step, importances=importances, after=old)  # one student alone
+    encode_baked(bake(field, cameras=cameras, max_bytes=1_000_000, after=decode_baked(...)[0]), new)      # one field
+    delta = delta_of(old, new, path)              # the service; None: fetch the new file whole
+    content = apply_delta(old.read_bytes(), delta.read_bytes(), name=path)      # the UE: exactly new.read_bytes()
 
 Coded graphs and baked fields: a residual for every number they hold, entropy-coded, in the same container as they.
 Anything else, and what is not made alike: zstd with the old file as its dictionary (`zstd --patch-from`). A delta names

@@ -111,7 +111,8 @@ class Ladder:
     where not given).
     captures_sha256: of the captures that the teacher learned from. seed: the students'. brisk: for models that are
     made while an event runs: leave out what takes processes of its own (start and memory), time one round, and measure
-    the first beginning of a file alone.
+    the first beginning of a file alone. after: the artefacts of the version before; coded files of the same names then
+    follow them, so that the delta from one to the other is small.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Ladder:
         captures_sha256: str | None = None,
         seed: int = 0,
         brisk: bool = False,
+        after: Sequence[Artefact] = (),
     ) -> None:
         self.field, self.scene, self.root = field, scene, Path(root)
         self.tiers, self.resolutions = {tier.name: tier for tier in tiers}, tuple(resolutions)
@@ -144,6 +146,7 @@ class Ladder:
         self.captures_sha256, self.seed, self.brisk = captures_sha256, seed, brisk
         self._reference, self._energy_as = reference, energy_as
         self._importance_settings = importance
+        self._before = {artefact.card.name: artefact for artefact in after if artefact.card.coding != "none"}
         self._students = {(family_of(student), size_of(student)): student for student in students}
         self._importances_of: dict[tuple[str, str], Mapping[str, WeightImportance]] = {}
         self._qualities: dict[str, MeasuredQuality] = {}
@@ -233,14 +236,25 @@ class Ladder:
 
     def _rung(self, candidate: Candidate, folder: Path) -> Rung:
         if candidate.kind == "baked_field":
-            return baked_rung(lambda: self._baked(candidate), candidate, scene=self.scene, folder=folder)
+            return baked_rung(
+                lambda before: self._baked(candidate, before),
+                candidate,
+                scene=self.scene,
+                folder=folder,
+                after=self._file_before(candidate),
+            )
         return light_field_rung(
             self._student(candidate),
             candidate,
             scene=self.scene,
             folder=folder,
             importances=lambda: self._importances(candidate),
+            after=self._file_before(candidate),
         )
+
+    def _file_before(self, candidate: Candidate) -> Path | None:
+        before = self._before.get(self._name(candidate))
+        return before.model if before is not None and before.card.coding == candidate.coding else None
 
     def _importances(self, candidate: Candidate) -> Mapping[str, WeightImportance]:
         key = candidate.family, candidate.size
@@ -254,12 +268,13 @@ class Ladder:
         except KeyError:
             raise LadderError(f"{candidate.name}: the ladder has no such student; choose one of candidates()") from None
 
-    def _baked(self, candidate: Candidate) -> BakedField:
+    def _baked(self, candidate: Candidate, before: BakedField | None) -> BakedField:
         return bake(
             self.field,
             cameras=self.scene.cameras[self.scene.train],
             max_bytes=self.tiers[candidate.size].max_bytes,
             importance=self._importance,
+            after=before,
             seed=self.seed,
         )
 

@@ -22,6 +22,7 @@ from crowdnerf_lab.devices.profile import Precision
 from crowdnerf_lab.devices.quantize import computes_in, convert
 from crowdnerf_lab.devices.reference import calibration_feeds
 from crowdnerf_lab.fields.baked import BakedField
+from crowdnerf_lab.files import sha256_of
 from crowdnerf_lab.light_fields.light_field import LightField
 from crowdnerf_lab.network.ue import LocalModel, baked_model, light_field_model
 from crowdnerf_lab.pseudo_views import poses_between, viewing_cameras
@@ -83,10 +84,12 @@ def light_field_rung(
     scene: PosedScene,
     folder: Path,
     importances: Callable[[], Mapping[str, Importance]],
+    after: Path | None = None,
 ) -> Rung:
     """Export, convert and code a student. Raises QuantizationError for a format that its graph does not take.
 
-    importances: of its weights, asked for when a coder may round them.
+    importances: of its weights, asked for when a coder may round them. after: the file of the version before, for which
+    a delta shall be small.
     """
     plain_graph = plain_graph_of(student, candidate, folder=folder)
     size = {"width": candidate.width, "height": candidate.height}
@@ -95,12 +98,12 @@ def light_field_rung(
         convert(plain_graph, graph, stored_as=candidate.stored_as, feeds=calibration_feeds(scene, **size))
     plain_file = folder / f"{_sized(candidate)}.onnx_float32.onnx"
     _once(plain_file, lambda: convert(plain_graph, plain_file, stored_as="onnx_float32").path)
-    path = folder / f"{candidate.name}.cnlf"
+    path = folder / f"{candidate.name}{_following(after)}.cnlf"
     match candidate.coding:
         case "none":
             path = graph
         case coding:
-            _once(path, lambda: _coded(graph, path, coding, candidate.faithful_db, student, importances))
+            _once(path, lambda: _coded(graph, path, coding, candidate.faithful_db, student, importances, after))
     return Rung(
         path=path,
         uncoded=graph,
@@ -119,11 +122,12 @@ def _coded(
     faithful_db: float | None,
     student: LightField,
     importances: Callable[[], Mapping[str, Importance]],
+    after: Path | None,
 ) -> Path:
     if faithful_db is None:
         return coded_graph.encode_graph(graph, path, coding=coding)
     step = step_for_psnr(faithful_db, weights=parameters_of(student))
-    return coded_graph.encode_graph(graph, path, coding=coding, step=step, importances=importances())
+    return coded_graph.encode_graph(graph, path, coding=coding, step=step, importances=importances(), after=after)
 
 
 def importances_of(student: LightField, scene: PosedScene, *, seed: int) -> dict[str, Importance]:
@@ -140,14 +144,22 @@ def plain_graph_of(student: LightField, candidate: Candidate, *, folder: Path) -
     return _once(path, lambda: export_onnx(student, path, width=candidate.width, height=candidate.height))
 
 
-def baked_rung(bake: Callable[[], BakedField], candidate: Candidate, *, scene: PosedScene, folder: Path) -> Rung:
-    """Bake (where that was not done yet) and code a field."""
-    plain_file = folder / f"{plain(candidate.size)}.baked.safetensors"
-    _once(plain_file, lambda: bake().save(plain_file))
+def baked_rung(
+    bake: Callable[[BakedField | None], BakedField],
+    candidate: Candidate,
+    *,
+    scene: PosedScene,
+    folder: Path,
+    after: Path | None = None,
+) -> Rung:
+    """Bake (where that was not done yet) and code a field. bake: from the version before, if `after` is its file."""
+    stem = f"{plain(candidate.size)}.baked{_following(after)}"
+    plain_file = folder / f"{stem}.safetensors"
+    _once(plain_file, lambda: bake(_field_before(after)).save(plain_file))
     field = BakedField.load(plain_file)
     path = plain_file
     if candidate.coding != "none":
-        path = folder / f"{plain(candidate.size)}.baked.cnlf"
+        path = folder / f"{stem}.cnlf"
         _once(path, lambda: baked_stream.encode_baked(field, path))
     rows = scene.train[:: max(1, len(scene.train) // WORK_VIEWS)]
     levels, degree = ", ".join(map(str, field.resolutions)), field.sh_degree
@@ -200,6 +212,19 @@ def parameters_of(student: LightField) -> int:
 def plain(text: str) -> str:
     """Text as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "scene"
+
+
+def _field_before(after: Path | None) -> BakedField | None:
+    """The whole baked field of a coded file."""
+    if after is None or after.suffix != ".cnlf":
+        return None
+    field, complete = baked_stream.decode_baked(after.read_bytes(), name=after)
+    return field if complete else None
+
+
+def _following(after: Path | None) -> str:
+    """What a file's name says of the version that it follows."""
+    return "" if after is None else f".after-{sha256_of(after)[:12]}"
 
 
 def _sized(candidate: Candidate) -> str:
