@@ -4,9 +4,7 @@ Any tus client sends to /events/{event}/uploads with its UE's token. What is com
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from typing import Annotated, Any
 
@@ -23,14 +21,10 @@ from crowdnerf_lab.network.upload_writing import Writing
 from crowdnerf_lab.network.uploads import Upload, Uploads
 from crowdnerf_lab.network.uploads_openapi import CREATE, OPTIONS, PATCH, READ, TERMINATE
 
-logger = logging.getLogger(__name__)
-
 PIECE_BYTES = 256 << 10
 """So many bytes of a body are in memory at a time."""
 IDLE_S = 30.0
 """A body that pauses for longer is taken to have broken off."""
-SWEEP_S = 60.0
-"""How often expired uploads are deleted."""
 
 
 class TusRoute(APIRoute):
@@ -52,27 +46,6 @@ class TusRoute(APIRoute):
             return response
 
         return handled
-
-
-@asynccontextmanager
-async def sweeping(service: Service) -> AsyncIterator[None]:
-    """While it is open: what expired, and what killed processes left, is deleted at once and every minute."""
-
-    async def sweep() -> None:
-        while True:
-            try:
-                await run_in_threadpool(_uploads(service).sweep)
-            except Exception:
-                logger.exception("could not sweep uploads; the next minute tries again")
-            await asyncio.sleep(SWEEP_S)
-
-    task = asyncio.create_task(sweep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 router = APIRouter(prefix="/events/{event}/uploads", tags=["uploads"], route_class=TusRoute)

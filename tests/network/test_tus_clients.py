@@ -1,0 +1,125 @@
+"""Uploads against a client that others wrote (tuspy), through real sockets, while the server is killed."""
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tusclient.client import TusClient
+from tusclient.exceptions import TusCommunicationError, TusUploadFailed
+from tusclient.uploader.uploader import Uploader
+
+from crowdnerf_lab.files import sha256_of
+from crowdnerf_lab.network.contributions import Contributions
+from crowdnerf_lab.network.database import Database
+from tests.network.direct_asgi import photo
+from tests.network.mortal_server import MortalServer
+
+PIECE = 1 << 14
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MortalServer]:
+    with MortalServer(tmp_path) as running:
+        yield running
+
+
+def joined(server: MortalServer) -> tuple[str, TusClient]:
+    """The pseudonym of a new UE, and a tus client with its token."""
+    document = {"device": "a phone", "consent": {"train": True, "publish": False}}
+    answer = httpx.post(f"{server.url}/events/concert/ues", json=document, timeout=30).json()
+    headers = {"Authorization": f"Bearer {answer['token']}"}
+    return answer["ue"], TusClient(f"{server.url}/events/concert/uploads", headers=headers)
+
+
+def patient(ask: Callable[[], Any], *, tries: int = 100) -> Any:
+    """What a client with patience does when the server is away."""
+    for _ in range(tries):
+        try:
+            return ask()
+        except (TusCommunicationError, TusUploadFailed, httpx.TransportError):
+            time.sleep(0.02)
+    return ask()
+
+
+def uploader(client: TusClient, content: bytes, *, checksum: bool) -> Uploader:
+    metadata = {"filename": "stage.jpg", "filetype": "image/jpeg", "capture": '{"time_s": 3}'}
+    stream = io.BytesIO(content)
+    return client.uploader(file_stream=stream, chunk_size=PIECE, metadata=metadata, upload_checksum=checksum)
+
+
+@pytest.mark.row("S22")
+def test_a_client_that_others_wrote_uploads(server: MortalServer, tmp_path: Path) -> None:
+    ue, client = joined(server)
+    content = photo(5 * PIECE + 77)
+    for checksum in (False, True):
+        uploader(client, content, checksum=checksum).upload()
+    found = Contributions(Database(tmp_path)).of("concert", ue)
+    assert [(each.state, each.path.read_bytes() == content) for each in found] == [("received", True)] * 2
+
+
+def test_it_goes_on_after_the_server_was_killed_in_the_middle(server: MortalServer, tmp_path: Path) -> None:
+    ue, client = joined(server)
+    content = photo(8 * PIECE)
+    sending = uploader(client, content, checksum=True)
+    sending.upload(stop_at=3 * PIECE)
+    server.kill()
+    server.start()
+    again = client.uploader(url=sending.url, file_stream=io.BytesIO(content), chunk_size=PIECE)
+    assert again.offset == 3 * PIECE
+    again.upload()
+    (found,) = Contributions(Database(tmp_path)).of("concert", ue)
+    assert (found.state, found.sha256) == ("received", hashlib.sha256(content).hexdigest())
+
+
+def test_twenty_kills_lose_and_double_nothing_acknowledged(server: MortalServer, tmp_path: Path) -> None:
+    """Four UEs' worth of threads upload, with and without checksums, until the server has been killed 20 times."""
+    ue, client = joined(server)
+    rewound: list[tuple[int, int]] = []
+    sent: list[str] = []
+    enough, progress = threading.Event(), threading.Event()
+
+    def send(first: int) -> None:
+        for seed in range(first, 10**9, 4):
+            if enough.is_set():
+                return
+            content = photo(6 * PIECE + seed, seed=seed)
+            sending = uploader(client, content, checksum=seed % 2 == 0)
+            sending.set_url(patient(sending.create_url))
+            acknowledged = 0
+            while acknowledged < len(content):
+                sending.offset = patient(sending.get_offset)
+                if sending.offset < acknowledged:
+                    rewound.append((acknowledged, sending.offset))
+                try:
+                    while sending.offset < len(content):
+                        sending.upload_chunk()
+                        acknowledged = sending.offset
+                        progress.set()
+                except (TusUploadFailed, TusCommunicationError):
+                    continue
+                acknowledged = sending.offset
+            sent.append(hashlib.sha256(content).hexdigest())
+
+    threads = [threading.Thread(target=send, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for kill in range(20):
+        progress.clear()
+        assert progress.wait(10)
+        time.sleep(0.0037 * kill % 0.02)
+        server.kill()
+        server.start()
+    enough.set()
+    for thread in threads:
+        thread.join()
+    assert rewound == []
+    found = Contributions(Database(tmp_path)).of("concert", ue)
+    assert sorted(each.sha256 for each in found) == sorted(sent)
+    assert all(sha256_of(each.path) == each.sha256 for each in found)
+    assert len(sent) >= 4
