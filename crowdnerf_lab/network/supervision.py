@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -118,24 +118,27 @@ class Supervised:
 
     async def _run(self, held: int) -> int | str:
         """One life of the process. Ends it when this is cancelled."""
+        ends_with_us, lifeline = os.pipe()  # a pipe by itself: what asyncio would make of one may be a socket
         try:
             # Its own session: an interrupt at the terminal, or of a notebook, is the service's to handle.
             self._process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=PIPE, stdout=DEVNULL, pass_fds=(held,), start_new_session=True
+                *self.command, stdin=ends_with_us, stdout=DEVNULL, pass_fds=(held,), start_new_session=True
             )
         except OSError as error:
+            os.close(lifeline)
             return os.strerror(error.errno or 0)
+        finally:
+            os.close(ends_with_us)
         self._state = "running"
         try:
             return await self._process.wait()
         finally:
+            os.close(lifeline)
             await asyncio.shield(ended(self._process))
 
 
 async def ended(process: Process) -> None:
-    """End a process: close its input, then ask, then kill."""
-    if process.stdin is not None:
-        process.stdin.close()
+    """Wait for a process whose input is closed; ask it to end, and then kill it."""
     for end in (lambda: None, process.terminate, process.kill):
         if process.returncode is not None:
             return
