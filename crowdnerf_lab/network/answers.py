@@ -35,7 +35,7 @@ class RefusedError(NetworkError):
         self.status, self.retry_after_s = status, retry_after_s
 
 
-class TokenError(RefusedError):
+class TokenEndedError(RefusedError):
     """The UE's token is missing, has expired, or was revoked; only joining the event again helps."""
 
 
@@ -162,7 +162,7 @@ def refusal_of(status: int, headers: Mapping[str, str], content: bytes, *, asked
     words = printable(f"{title}: {detail}" if detail else title)
     wait_s = retry_after_s(headers.get("retry-after"))
     if status == 401:
-        return TokenError(
+        return TokenEndedError(
             f"{asked}: {words}; the token has expired or was revoked, join the event again", status=status
         )
     again = "" if wait_s is None else f"; ask again in {wait_s:g} s"

@@ -23,6 +23,7 @@ from crowdnerf_lab.network.answers import (
     Joined,
     NetworkError,
     RefusedError,
+    TokenEndedError,
     UntrustedAnswerError,
     link_within,
     read_answer,
@@ -146,21 +147,23 @@ class EventConnection:
         *,
         asked: str,
         document: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         signed: bool = True,
         repeats: int = 2,
         timeout_s: float | None = None,
         most_bytes: int = ANSWER_BYTES,
     ) -> Answer:
-        """One request and its whole answer. asked: what for, as errors say it. document: sent as JSON.
+        """One request and its whole answer. asked: what for, as errors say it. document: sent as JSON, else content.
 
         A request whose connection broke, or that a busy service put off, is repeated so often. Raises NetworkError when
         no answer comes, RefusedError for a status of 400 or more, UntrustedAnswerError for too long an answer.
         """
-        content = None if document is None else json.dumps(document, allow_nan=False).encode()
-        kind = {} if content is None else {"Content-Type": "application/json"}
-        patience = Patience()
-        for attempt in range(repeats + 1):
+        kind = {}
+        if document is not None:
+            content, kind = json.dumps(document, allow_nan=False).encode(), {"Content-Type": "application/json"}
+        patience, attempt = Patience(), 0
+        while True:
             token = self._joined
             try:
                 async with self.streamed(
@@ -174,19 +177,23 @@ class EventConnection:
                 ) as (response, waited_ms):
                     body = await self._body(response, most=most_bytes, asked=asked)
                     return Answer(response.status_code, response.headers, body, waited_ms)
-            except RefusedError as error:
-                renewed = error.status == 401 and self._joined is not token  # meanwhile, by another request
-                if attempt == repeats or not (error.status in BUSY or renewed):
+            except TokenEndedError:
+                if token is None or self._joined is token:
                     raise
-                await asyncio.sleep(patience.pause_s(attempt, retry_after_s=error.retry_after_s))
+                continue  # it was renewed meanwhile, by another request
             except UntrustedAnswerError:
                 raise
+            except RefusedError as error:
+                if attempt >= repeats or error.status not in BUSY:
+                    raise
+                pause_s = patience.pause_s(attempt, retry_after_s=error.retry_after_s)
             except NetworkError:
-                if attempt == repeats or (self._joined is None and signed):
+                if attempt >= repeats or (self._joined is None and signed):
                     raise
                 # An idle connection that the other side has just closed: a new one is worth trying at once.
-                await asyncio.sleep(patience.pause_s(attempt - 1) if attempt else 0.0)
-        raise AssertionError("the last attempt returns or raises")
+                pause_s = patience.pause_s(attempt - 1) if attempt else 0.0
+            attempt += 1
+            await asyncio.sleep(pause_s)
 
     @asynccontextmanager
     async def streamed(

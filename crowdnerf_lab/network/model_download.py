@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from crowdnerf_lab.catalogue.verification import ArtefactError
-from crowdnerf_lab.network.answers import NetworkError, Offer, TokenError, UntrustedAnswerError
+from crowdnerf_lab.network.answers import NetworkError, Offer, TokenEndedError, UntrustedAnswerError
 from crowdnerf_lab.network.download import fetch
 from crowdnerf_lab.network.event_connection import EventConnection, Patience
 from crowdnerf_lab.network.local_models import HeldModel, LocalModels
@@ -77,7 +77,7 @@ async def _by_delta(connection: EventConnection, offer: Offer, local: LocalModel
         content = await asyncio.to_thread(apply_delta, before, answer.content, name=offer.name)
         if len(content) != file.bytes or sha256(content).hexdigest() != file.sha256:
             raise DeltaError(f"{asked}: it makes another file than the card announces")
-    except TokenError:
+    except TokenEndedError:
         raise
     except (NetworkError, DeltaError) as error:
         log.warning("%s; the whole file instead", error)

@@ -121,7 +121,8 @@ class PathChoice:
             return self._network(f"the device misses its {self.budget_ms:.0f} ms a frame", now, ("processor",))
         if not self._on_device and now < self._put_down_at + self._hysteresis.rest_s:
             return self._network("the device has only just been left", now)
-        considered = capability if self._on_device else _tightened(capability, self._hysteresis.margin)
+        at_ease = self._on_device or self._selection is None
+        considered = capability if at_ease else _tightened(capability, self._hysteresis.margin)
         before = self._selection
         if before is None:
             self._selection = select(held, considered, self._target, task=self.task)

@@ -41,7 +41,7 @@ from crowdnerf_lab.network.answers import (
     NetworkError,
     RefusedError,
     SelectAnswer,
-    TokenError,
+    TokenEndedError,
     read_answer,
 )
 from crowdnerf_lab.network.event_connection import EventConnection, Patience, http_client
@@ -191,7 +191,7 @@ class UE:
     ) -> Joined:
         """Join the event under a pseudonym, or take up the one of before. train, publish: the consent to use photos.
 
-        Raises TokenError when the event ended the token of before; `anew=True` asks for a new pseudonym then.
+        Raises TokenEndedError when the event ended the token of before; `anew=True` asks for a new pseudonym then.
         """
         document: dict[str, Any] = {
             "device": device,
@@ -203,8 +203,8 @@ class UE:
             document["join_code"] = join_code
         try:
             return await self.connection.join(document, anew=anew)
-        except TokenError as error:
-            raise TokenError(f"{error}: `await ue.join(anew=True)`", status=error.status) from error
+        except TokenEndedError as error:
+            raise TokenEndedError(f"{error}: `await ue.join(anew=True)`", status=error.status) from error
 
     async def leave(self) -> None:
         """Leave the event: the token ends, what was contributed stays."""
@@ -370,7 +370,7 @@ class UE:
             try:
                 return await self._network_view(request, choice)
             except NetworkError as error:
-                if isinstance(error, TokenError):
+                if isinstance(error, TokenEndedError):
                     self.reason = str(error)
                 return await self._instead_of_the_network(request, error, choice)
         try:
@@ -509,7 +509,7 @@ class UE:
                     await self.refresh()
                 failures = 0
                 await asyncio.sleep(LEAST_PAUSE_S)
-            except TokenError as error:
+            except TokenEndedError as error:
                 self.reason = str(error)
                 log.warning("%s", error)
                 return

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crowdnerf_lab.files import sha256_of
-from crowdnerf_lab.network.answers import NetworkError, RefusedError, TokenError, UntrustedAnswerError
+from crowdnerf_lab.network.answers import NetworkError, RefusedError, TokenEndedError, UntrustedAnswerError
 from crowdnerf_lab.network.event_connection import BUSY, EventConnection, Patience
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def upload_file(
         try:
             await upload.proceed()
             return Uploaded(upload.id, size, digest, interruptions)
-        except (TokenError, UntrustedAnswerError):
+        except (TokenEndedError, UntrustedAnswerError):
             raise
         except RefusedError as error:
             if error.status in GONE and upload.url is not None:
@@ -117,7 +117,7 @@ class _Upload:
             "filename": path.name,
             "filetype": kind or "application/octet-stream",
             "sha256": sha256,
-            "capture": base64.b64encode(said.encode()).decode(),
+            "capture": said,
         }
         self._metadata = ",".join(f"{key} {base64.b64encode(text.encode()).decode()}" for key, text in metadata.items())
         self._key = hashlib.sha256(f"{sha256} {said}".encode()).hexdigest()
@@ -172,10 +172,10 @@ class _Upload:
             checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
             headers = {**headers, "Content-Type": "application/offset+octet-stream"}
             headers["Upload-Checksum"] = f"sha256 {checksum}"
-        async with self._connection.streamed(
-            method, url, asked=self._asked, headers={**TUS, **headers}, content=content
-        ) as (response, _waited_ms):
-            return response.headers
+        answer = await self._connection.ask(
+            method, url, asked=self._asked, headers={**TUS, **headers}, content=content, repeats=0
+        )
+        return answer.headers
 
     def _note(self, headers: Mapping[str, str]) -> None:
         """What the service says it has."""

@@ -14,7 +14,7 @@ from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.network.answers import (
     NetworkError,
     RefusedError,
-    TokenError,
+    TokenEndedError,
     UntrustedAnswerError,
     retry_after_s,
 )
@@ -235,9 +235,9 @@ def test_a_busy_service_is_asked_again_when_it_says_so(artefact: Artefact, tmp_p
 def test_a_revoked_token_says_that_the_event_must_be_joined_again(tmp_path: Path) -> None:
     problem = {"title": "Unauthorized", "detail": "the token was revoked"}
     with serving(lambda _asked: Reply.json(problem, 401)) as server:
-        with pytest.raises(TokenError, match="was revoked; .*join the event again"):
+        with pytest.raises(TokenEndedError, match=r"was revoked; .*join the event again"):
             joined(server, tmp_path, lambda ue: ue.model())
-        with pytest.raises(TokenError, match=r"join\(anew=True\)"):  # the token of before is renewed, not replaced
+        with pytest.raises(TokenEndedError, match=r"join\(anew=True\)"):  # the token of before is renewed, not replaced
             joined(server, tmp_path, lambda ue: ue.model())
 
 
