@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Path, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Path, Request
 from starlette.requests import HTTPConnection
 
 from crowdnerf_lab.catalogue.catalogue import EVENT, Catalogue
@@ -22,7 +21,6 @@ from crowdnerf_lab.network.tokens import Holder, Role, TokenError, holder_of
 from crowdnerf_lab.network.view_engine import ViewEngine
 
 EventName = Annotated[str, Path(pattern=f"^{EVENT.pattern}$", description="An event's name.")]
-BEARER = HTTPBearer(auto_error=False, description="A UE's token, from joining an event; or the operator's.")
 
 
 @dataclass
@@ -79,6 +77,11 @@ def service_of(connection: HTTPConnection) -> Service:
     return connection.app.state.service
 
 
+async def _current_service(connection: HTTPConnection) -> Service:
+    """`service_of` for FastAPI, which would send a plain function to another thread."""
+    return service_of(connection)
+
+
 def caller_of_token(service: Service, token: str, event: str) -> Caller:
     """Who shows this token at an event. Raises Problem: 401 when it is not good, 403 or 404 for another event's."""
     try:
@@ -96,12 +99,9 @@ def known_event(service: Service, event: str) -> bool:
     return re.fullmatch(EVENT, event) is not None and found is not None
 
 
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
-
-
-async def calling_member(event: EventName, request: Request, credentials: Credentials) -> Caller:
+async def calling_member(event: EventName, request: Request) -> Caller:
     """A UE of the event or the operator, by the bearer token. FastAPI dependency; counts the request of a UE."""
-    caller = _authenticated(request, event, credentials)
+    caller = _authenticated(request, event)
     if caller.role == "ue":
         service_of(request).rates.ues.take(f"{caller.event} {caller.ue}", what="requests")
     return caller
@@ -114,9 +114,9 @@ async def calling_ue(caller: Annotated[Caller, Depends(calling_member)]) -> Call
     return caller
 
 
-async def calling_operator(request: Request, credentials: Credentials) -> Caller:
+async def calling_operator(request: Request) -> Caller:
     """The operator, by the bearer token. FastAPI dependency. Raises Problem 401, 403, 429."""
-    caller = _authenticated(request, request.path_params.get("event"), credentials)
+    caller = _authenticated(request, request.path_params.get("event"))
     if caller.role != "operator":
         raise Problem(403, "Forbidden", "this is for the operator; send the operator's token")
     return caller
@@ -125,17 +125,18 @@ async def calling_operator(request: Request, credentials: Credentials) -> Caller
 CallingMember = Annotated[Caller, Depends(calling_member)]
 CallingUE = Annotated[Caller, Depends(calling_ue)]
 CallingOperator = Annotated[Caller, Depends(calling_operator)]
-CurrentService = Annotated[Service, Depends(service_of)]
+CurrentService = Annotated[Service, Depends(_current_service)]
 
 
-def _authenticated(request: Request, event: str | None, credentials: HTTPAuthorizationCredentials | None) -> Caller:
+def _authenticated(request: Request, event: str | None) -> Caller:
     service = service_of(request)
+    scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
     try:
-        if credentials is None:
+        if scheme.lower() != "bearer" or not token.strip():
             raise _unauthorised("send the header 'Authorization: Bearer TOKEN'; joining an event gives a token")
         if event is not None:
-            return caller_of_token(service, credentials.credentials, event)
-        return _caller(_holder(service, credentials.credentials), "")
+            return caller_of_token(service, token.strip(), event)
+        return _caller(_holder(service, token.strip()), "")
     except Problem as problem:
         if problem.status == 401:
             service.rates.refused.take(address_of(request), what="requests without a good token from this address")

@@ -10,7 +10,7 @@ from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.card import CardFile
 from crowdnerf_lab.catalogue.catalogue import Version
 from crowdnerf_lab.catalogue.select import Target, select, select_set
-from crowdnerf_lab.network.context import CallingMember, CurrentService, Service
+from crowdnerf_lab.network.context import CallingMember, CurrentService, Service, service_of
 from crowdnerf_lab.network.deltas import MEDIA_TYPE as DELTA_TYPE
 from crowdnerf_lab.network.downloads import StoredFile, download
 from crowdnerf_lab.network.models_documents import (
@@ -34,6 +34,59 @@ NamedArtefact = Annotated[str, Path(max_length=256, description="An artefact's n
 LONGEST_REMEMBERED = 4096
 """Bytes of a question whose answer is kept."""
 READ = declared(401, 403, 404, 422, 429)
+
+
+@router.post(
+    "/events/{event}/models:select",
+    operation_id="select_models",
+    response_model=SelectionDocument,
+    responses=READ | declared(400, 413, 415),
+)
+async def select_models(caller: CallingMember, body: SelectRequest, request: Request) -> Response:
+    """Which models fit a UE now, or why it should ask the network for views."""
+    service = service_of(request)
+    state = await service.offers.of(caller.event)
+    question = await request.body()
+    answer = state.answers.get(question)
+    if answer is None:
+        latest = await service.offers.latest(caller.event)
+        answer, final = await _selection(service, latest, body)
+        if final and len(question) <= LONGEST_REMEMBERED:
+            state.remember(question, answer)
+    service.metrics.selections.labels("device" if b'"inference": "device"' in answer[-40:] else "network").inc()
+    return _json(answer)
+
+
+@router.get(
+    "/events/{event}/versions/{number}/artefacts/{name}/files/{path:path}",
+    operation_id="download_file",
+    response_class=Response,
+    responses=READ
+    | declared(406, 410, 412, 416)
+    | {
+        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+        206: {"description": "The ranges that were asked for.", "content": {"application/octet-stream": {}}},
+        304: {"description": "The UE has it already."},
+    },
+)
+@router.head("/events/{event}/versions/{number}/artefacts/{name}/files/{path:path}", include_in_schema=False)
+async def download_file(
+    caller: CallingMember,
+    request: Request,
+    number: VersionNumber,
+    name: NamedArtefact,
+    path: Annotated[str, Path(max_length=512, description="A file's path, as the card lists it.")],
+) -> Response:
+    """One file of an artefact. It never changes: ranges, If-Range, If-None-Match, zstd or gzip where that pays."""
+    service = service_of(request)
+    offer = _named(await _given_out(service, caller.event, number), name)
+    file = offer.files.get(path)
+    if file is None:
+        known = ", ".join(sorted(offer.files))
+        raise Problem(404, "Not Found", f"{name} has no file {path!r:.160}; it has {known}")
+    stored = StoredFile(offer.path_of(file), file.bytes, file.sha256)
+    coded = service.coded if offer.artefact.card.coding == "none" else None
+    return await _sent(service, request, stored, coded=coded)
 
 
 @router.get("/events/{event}/versions", operation_id="list_versions", response_model=VersionList, responses=READ)
@@ -75,60 +128,6 @@ async def read_version(caller: CallingMember, service: CurrentService, number: V
     return _json(f'{json.dumps(_version(found.version))[:-1]}, "cards": [{cards}]}}')
 
 
-@router.post(
-    "/events/{event}/models:select",
-    operation_id="select_models",
-    response_model=SelectionDocument,
-    responses=READ | declared(400, 413, 415),
-)
-async def select_models(
-    caller: CallingMember, service: CurrentService, body: SelectRequest, request: Request
-) -> Response:
-    """Which models fit a UE now, or why it should ask the network for views."""
-    state = await service.offers.of(caller.event)
-    question = await request.body()
-    answer = state.answers.get(question)
-    if answer is None:
-        latest = await service.offers.latest(caller.event)
-        answer, final = await _selection(service, latest, body)
-        if final and len(question) <= LONGEST_REMEMBERED:
-            state.remember(question, answer)
-    service.metrics.selections.labels("device" if b'"inference": "device"' in answer[-40:] else "network").inc()
-    return _json(answer)
-
-
-@router.get(
-    "/events/{event}/versions/{number}/artefacts/{name}/files/{path:path}",
-    operation_id="download_file",
-    response_class=Response,
-    responses=READ
-    | declared(406, 410, 412, 416)
-    | {
-        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
-        206: {"description": "The ranges that were asked for.", "content": {"application/octet-stream": {}}},
-        304: {"description": "The UE has it already."},
-    },
-)
-@router.head("/events/{event}/versions/{number}/artefacts/{name}/files/{path:path}", include_in_schema=False)
-async def download_file(
-    caller: CallingMember,
-    service: CurrentService,
-    request: Request,
-    number: VersionNumber,
-    name: NamedArtefact,
-    path: Annotated[str, Path(max_length=512, description="A file's path, as the card lists it.")],
-) -> Response:
-    """One file of an artefact. It never changes: ranges, If-Range, If-None-Match, zstd or gzip where that pays."""
-    offer = _named(await _given_out(service, caller.event, number), name)
-    file = offer.files.get(path)
-    if file is None:
-        known = ", ".join(sorted(offer.files))
-        raise Problem(404, "Not Found", f"{name} has no file {path!r:.160}; it has {known}")
-    stored = StoredFile(offer.path_of(file), file.bytes, file.sha256)
-    coded = service.coded if offer.artefact.card.coding == "none" else None
-    return await _sent(service, request, stored, coded=coded)
-
-
 @router.get(
     "/events/{event}/versions/{number}/artefacts/{name}/delta",
     operation_id="download_delta",
@@ -143,13 +142,13 @@ async def download_file(
 )
 async def download_delta(
     caller: CallingMember,
-    service: CurrentService,
     request: Request,
     number: VersionNumber,
     name: NamedArtefact,
     since: Annotated[int, Query(alias="from", ge=1, le=10**9, description="The version that the UE has.")],
 ) -> Response:
     """What makes an artefact's model of the same artefact's in an earlier version; 404 when that does not pay."""
+    service = service_of(request)
     offer = _named(await _given_out(service, caller.event, number), name)
     # A withdrawn version is no longer given out, but who has it may well leave it by a delta.
     old = _named(await _any_version(service, caller.event, since), name)

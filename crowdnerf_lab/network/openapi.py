@@ -9,6 +9,11 @@ from fastapi.openapi.utils import get_openapi
 from crowdnerf_lab.network.problems import PROBLEM_SCHEMA, declared
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
+BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A UE's token, from joining an event; or the operator's.",
+}
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "h2{margin-top:2.5rem}summary{cursor:pointer}code,pre{font:13px/1.4 ui-monospace,monospace}"
@@ -27,11 +32,14 @@ def describe(application: FastAPI) -> dict[str, Any]:
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["Problem"] = PROBLEM_SCHEMA
+        document["components"]["securitySchemes"] = {"bearer": BEARER}
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; problems are sent instead
             schemas.pop(unused, None)
         for operations in document["paths"].values():
             for method, operation in operations.items():
                 if method in METHODS:
+                    if "401" in operation["responses"]:
+                        operation["security"] = [{"bearer": []}]
                     operation["responses"] = _with_problems(operation)
         application.openapi_schema = document
     return application.openapi_schema

@@ -50,13 +50,13 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING_S = 60.0
 ROUTERS = (
-    service_routes.router,
-    events_routes.router,
+    models_routes.router,  # first: what a crowd asks for at once; routes are tried in turn
+    views_routes.router,
     uploads_routes.router,
     contributions_routes.router,
-    models_routes.router,
-    views_routes.router,
+    events_routes.router,
     delivery_routes.router,
+    service_routes.router,
 )
 
 
