@@ -111,9 +111,9 @@ class SourceChoice:
         """Sources that were not given up."""
         return [one for one in self.standings.values() if one.dropped is None]
 
-    def rarity(self, piece: int) -> int:
-        """How many edges and peers hold a piece."""
-        return sum(one.source.kind != "cloud" and one.source.holds(piece) for one in self.alive())
+    def holders(self) -> Counter[int]:
+        """How many edges and peers hold each piece that not all of them hold."""
+        return Counter(piece for one in self.alive() for piece in one.source.pieces or ())
 
     @staticmethod
     def _wait(one: Standing) -> float:
@@ -156,7 +156,7 @@ async def fetch_object(
     here = pieces or VerifiedPieces(described)
     download = _Download(here, SourceChoice(sources, prefer=prefer, seed=seed), client, order, seed, patience_s)
     began = time.monotonic()
-    looking = None if discover is None else asyncio.create_task(_look_again(discover, download.choice, discover_s))
+    looking = None if discover is None else asyncio.create_task(_look_again(discover, download, discover_s))
     workers = [asyncio.create_task(download.work()) for _ in range(at_once)]
     try:
         await asyncio.gather(*workers)
@@ -190,19 +190,26 @@ class _Download:
         self._client, self._order, self._luck, self._patience_s = client, order, random.Random(seed), patience_s
         self._asked: set[int] = set()
         self._news = time.monotonic()
+        self._changed = asyncio.Event()
+
+    def look_at(self, sources: Sequence[Source]) -> None:
+        """Learn of sources that were discovered meanwhile."""
+        self.choice.update(sources)
+        self._changed.set()
 
     async def work(self) -> None:
         """Fetch pieces until none is missing."""
         while missing := self.here.missing():
             wanted = [piece for piece in missing if piece not in self._asked]
             if self._order == "rarest":
-                wanted.sort(key=lambda piece: (self.choice.rarity(piece), self._luck.random()))
+                holders = self.choice.holders()
+                wanted.sort(key=lambda piece: (holders[piece], self._luck.random()))
             else:
                 self._luck.shuffle(wanted)
             found = next(((piece, one) for piece in wanted if (one := self.choice.choose(piece))), None)
             if found is None:
                 self._check_patience(len(missing))
-                await asyncio.sleep(0.01)
+                await self._something_new()
                 continue
             await self._fetch(*found)
 
@@ -219,12 +226,19 @@ class _Download:
         finally:
             self._asked.discard(piece)
             one.in_flight -= 1
+            self._changed.set()
         if self.here.take(piece, content):
             one.measured(len(content), time.monotonic() - began)
             self._news = time.monotonic()
         else:
             one.dropped = f"piece {piece} has another SHA-256 than the service said"
             log.warning("%s lied about %s: %s", one.source.kind, self.here.described.name, one.dropped)
+
+    async def _something_new(self) -> None:
+        """Wait until a piece came or failed, a source was discovered, or one may have rested enough."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), PAUSE_S)
 
     def _check_patience(self, missing: int) -> None:
         waited = time.monotonic() - self._news
@@ -239,9 +253,9 @@ class _Download:
 
 
 async def _look_again(
-    discover: Callable[[], Awaitable[Sequence[Source]]], choice: SourceChoice, discover_s: float
+    discover: Callable[[], Awaitable[Sequence[Source]]], download: _Download, discover_s: float
 ) -> None:
     while True:
         with contextlib.suppress(DeliveryError):
-            choice.update(await discover())
+            download.look_at(await discover())
         await asyncio.sleep(discover_s)
