@@ -6,15 +6,15 @@ import re
 import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import websockets
 from numpy.typing import NDArray
 
-from crowdnerf_lab.network.answers import NetworkError, RefusedError, UntrustedAnswerError, printable
-from crowdnerf_lab.network.event_connection import EventConnection
+from crowdnerf_lab.network.answers import NetworkError, RefusedError, UntrustedAnswerError, printable, refusal_of
+from crowdnerf_lab.network.event_connection import BUSY, EventConnection
 from crowdnerf_lab.network.view_codecs import EncodedView, Format, decode_view
 from crowdnerf_lab.network.view_request import ViewError, ViewRequest
 
@@ -116,8 +116,8 @@ async def views_over_websocket(
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
     except websockets.InvalidStatus as error:
-        status = error.response.status_code
-        raise RefusedError(f"{asked}: the service refused the connection ({status})", status=status) from error
+        response = error.response
+        raise refusal_of(response.status_code, response.headers, bytes(response.body), asked=asked) from error
     except (websockets.WebSocketException, OSError, TimeoutError) as error:
         if isinstance(error, NetworkError):
             raise
@@ -144,7 +144,7 @@ async def _send_poses(
         sequence += 1
         document = _document(request, format=format, quality=quality, deadline_ms=None)
         sent[sequence] = (request, time.perf_counter())
-        await socket.send(json.dumps(document | {"sequence": sequence}, allow_nan=False))
+        await socket.send(json.dumps(document | {"sequence": sequence, "frames_per_s": frames_per_s}, allow_nan=False))
         due += 1 / frames_per_s
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
     return sequence
@@ -166,8 +166,8 @@ async def _received(
     asked: str,
     connection: EventConnection,
 ) -> AsyncIterator[NetworkView]:
-    """Views until the last pose that was sent has been answered."""
-    answered = 0
+    """Views until the last pose that was sent has been answered; one that the network refuses counts as left out."""
+    answered = refused = 0
     while not (sending.done() and answered >= sending.result()):
         receiving = asyncio.ensure_future(socket.recv())
         waiting = {receiving} if sending.done() else {receiving, sending}
@@ -179,16 +179,17 @@ async def _received(
         finally:
             receiving.cancel()
         if isinstance(message, str):
-            raise _problem(message, asked)
+            answered, refused = max(answered, _refused(message, asked)), refused + 1
+            continue
         connection.bytes_received += len(message)
-        view, answered = await _view_of(message, sent, answered, asked)
-        yield view
+        view = await _view_of(message, sent, asked)
+        answered = max(answered, view.sequence)
+        yield replace(view, dropped=view.dropped + refused)
+        refused = 0
 
 
-async def _view_of(
-    message: bytes, sent: dict[int, tuple[ViewRequest, float]], answered: int, asked: str
-) -> tuple[NetworkView, int]:
-    """The view in a binary message, and the sequence number up to which all poses are answered or left out."""
+async def _view_of(message: bytes, sent: dict[int, tuple[ViewRequest, float]], asked: str) -> NetworkView:
+    """The view in a binary message; it also answers for every earlier pose."""
     try:
         (length,) = _LENGTH.unpack_from(message)
         if length > min(HEADER_BYTES, len(message) - _LENGTH.size):
@@ -206,7 +207,7 @@ async def _view_of(
     picture, decode_ms = await _decoded(encoded, request, asked)
     for earlier in [number for number in sent if number <= sequence]:
         del sent[earlier]
-    view = NetworkView(
+    return NetworkView(
         picture=picture,
         version=version if isinstance(version, int) else None,
         cached=bool(header.get("cached", False)),
@@ -215,16 +216,18 @@ async def _view_of(
         sequence=sequence,
         dropped=max(0, dropped),
     )
-    return view, max(answered, sequence)
 
 
-def _problem(message: str, asked: str) -> RefusedError:
+def _refused(message: str, asked: str) -> int:
+    """The pose that a problem says will get no view, because the network is busy; another problem is raised."""
     try:
         document = json.loads(message)
-        status, title, detail = int(document.get("status", 400)), document.get("title", ""), document.get("detail", "")
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        status, title, detail = 400, message, ""
-    return RefusedError(f"{asked}: {printable(f'{title}: {detail}')} ({status})", status=status)
+        status, title, detail = int(document["status"]), document.get("title", ""), document.get("detail", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UntrustedAnswerError(f"{asked}: a message that is neither view nor problem") from error
+    if status in BUSY and type(document.get("sequence")) is int:
+        return document["sequence"]
+    raise RefusedError(f"{asked}: {printable(f'{title}: {detail}')} ({status})", status=status)
 
 
 async def _decoded(encoded: EncodedView, request: ViewRequest, asked: str) -> tuple[NDArray[np.uint8], float]:
