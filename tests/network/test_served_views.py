@@ -4,16 +4,20 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.network.view_engine import (
     Busy,
     EncodedView,
+    Format,
     NoModel,
     ServedView,
     ViewEngine,
@@ -50,7 +54,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     catalogue = Catalogue(root / "catalogue")
     publish_field(catalogue, root)
     with background_loop() as loop:
-        opened: AsyncIterator[ViewEngine] = running_engine(catalogue, limits=Limits(view_processes=2))
+        opened = running_engine(catalogue, limits=Limits(view_processes=2))
         engine = loop.run(opened.__aenter__())
         try:
             yield Running(loop, engine, catalogue)
@@ -58,13 +62,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             loop.run(opened.__aexit__(None, None, None))
 
 
-def picture_of(view: ServedView):
+def picture_of(view: ServedView) -> NDArray[np.uint8]:
     return decode_view(EncodedView(view.content, view.media_type, view.width, view.height, 0.0, 0.0))
 
 
 @pytest.mark.row("S8", "S70", "S71")
 @pytest.mark.parametrize("format", ["webp", "jpeg", "avif"])
-def test_a_view_is_what_was_asked_for(running: Running, format: str) -> None:
+def test_a_view_is_what_was_asked_for(running: Running, format: Format) -> None:
     request = request_from(0.3)
     view = running.loop.run(running.engine.view(EVENT, request, format=format, quality=95))
     assert (view.width, view.height, view.version) == (48, 32, 1)
@@ -125,10 +129,10 @@ def test_encodings_of_one_picture_come_from_one_render(running: Running) -> None
         ({"request": request_from(width=1, height=17_000)}, "16383 pixels a side"),
     ],
 )
-def test_what_cannot_be_made_is_refused(running: Running, changes: dict, says: str) -> None:
-    arguments = {"request": request_from()} | changes
+def test_what_cannot_be_made_is_refused(running: Running, changes: dict[str, Any], says: str) -> None:
+    arguments: dict[str, Any] = {"request": request_from()} | changes
     with pytest.raises(ViewError, match=says):
-        running.loop.run(running.engine.view(EVENT, arguments.pop("request"), **arguments))
+        running.loop.run(running.engine.view(EVENT, **arguments))
 
 
 @pytest.mark.parametrize("event", ["nothing", "../toys", "a/b", ""])

@@ -11,6 +11,7 @@ from crowdnerf_lab.devices.measure import as_colour
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.network.view_engine import (
     MAX_PIXELS,
+    Format,
     ViewError,
     ViewRequest,
     decode_view,
@@ -27,7 +28,7 @@ REQUEST = ViewRequest(CAMERAS.camera_to_world[1], focal=(43.2, 43.2), centre=(24
 @pytest.mark.parametrize(
     ("format", "media_type"), [("webp", "image/webp"), ("jpeg", "image/jpeg"), ("avif", "image/avif")]
 )
-def test_a_requested_view_arrives(format: str, media_type: str) -> None:
+def test_a_requested_view_arrives(format: Format, media_type: str) -> None:
     encoded = render_and_encode(ToyField(), REQUEST, format=format, quality=95)
     assert encoded.media_type == media_type
     assert encoded.render_ms > 0

@@ -1,7 +1,8 @@
 """A catalogue with a toy scene's baked field, views of it, and the limits of an engine: no training, milliseconds."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -76,10 +77,8 @@ async def running_engine(
         await engine.close()
 
 
-async def until(condition, *, within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], *, within_s: float = 20.0) -> None:
     """Wait for something to become true; fails when it does not."""
-    import asyncio
-
     end = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < end, "it did not happen"
