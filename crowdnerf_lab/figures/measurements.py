@@ -1,6 +1,5 @@
-"""What was measured: tables, training curves, and bytes over the air."""
+"""What was measured: tables and training curves."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -8,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 import plotly.graph_objects as go
 
 from crowdnerf_lab.figures.style import TEMPLATE, WIDTH, colours_of
-from crowdnerf_lab.network.latency_account import InferencePath
 
 
 @runtime_checkable
@@ -68,32 +66,6 @@ def training_curve(histories: Mapping[str, Sequence[Progress]], *, title: str = 
     figure.update_layout(template=TEMPLATE, title=title, width=WIDTH, height=360, margin={"r": 220})
     figure.update_xaxes(title="seconds of training", rangemode="tozero")
     figure.update_yaxes(title="held-out PSNR, dB")
-    return figure
-
-
-def bytes_over_views(paths: Mapping[str, InferencePath], *, most: int = 100_000) -> go.Figure:
-    """Bytes over the air for a number of views, both logarithmic: one line an inference path, named at its end."""
-    views = [round(10 ** (step / 8)) for step in range(round(8 * math.log10(most)) + 1)]
-    figure = go.Figure(
-        [
-            go.Scatter(
-                x=views,
-                y=[path.total_bytes(count) / 1e6 for count in views],
-                mode="lines+text",
-                line={"color": colour, "width": 2},
-                text=[""] * (len(views) - 1) + [f"  {name}"],
-                textposition="middle right",
-                textfont={"color": colour},
-                cliponaxis=False,
-                hovertemplate="%{x} views: %{y:.3g} MB<extra>" + name + "</extra>",
-                showlegend=False,
-            )
-            for (name, path), colour in zip(paths.items(), colours_of(paths), strict=True)
-        ]
-    )
-    figure.update_layout(template=TEMPLATE, width=WIDTH, height=360, margin={"t": 20, "r": 200})
-    figure.update_xaxes(title="views shown", type="log", dtick=1)
-    figure.update_yaxes(title="MB over the air", type="log", dtick=1)
     return figure
 
 

@@ -3,7 +3,9 @@
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -111,6 +113,18 @@ COLOUR_OF = {
 }
 """What has the same colour in every figure: findings of the screening, and who renders."""
 
+NOTE: dict[str, Any] = {"showarrow": False, "font": {"size": 12, "color": INK}}
+"""Words beside a line or a point."""
+ABOVE: dict[str, Any] = {
+    "orientation": "h",
+    "x": 0,
+    "y": 1.02,
+    "yanchor": "bottom",
+    "font": {"size": 12},
+    "traceorder": "normal",
+}
+"""A legend above the figure."""
+
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -133,3 +147,11 @@ def colours_of(names: Iterable[str]) -> list[str]:
         COLOUR_OF.get(name.partition(":")[0], QUALITATIVE[position % len(QUALITATIVE)])
         for position, name in enumerate(names)
     ]
+
+
+def deadline_line(figure: go.Figure, at: float, text: str, *, logarithmic: bool = False) -> None:
+    """A dotted line at what is allowed on the x axis, with its words above."""
+    figure.add_vline(x=at, line={"color": INK, "width": 1.5, "dash": "dot"})
+    figure.add_annotation(
+        x=math.log10(at) if logarithmic else at, y=1, yref="paper", yanchor="bottom", text=text, **NOTE
+    )

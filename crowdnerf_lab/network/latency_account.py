@@ -42,13 +42,15 @@ class AccountError(ValueError):
 
 @dataclass(frozen=True)
 class Account:
-    """From one request to its pixels over a link, by stage. measured: or predicted. bytes: that came down."""
+    """From one request to its pixels over a link, by stage. bytes: that came down. measured: or predicted. name: of the
+    model or of what renders."""
 
     path: Path
     link: LinkProfile
     milliseconds: Mapping[Stage, float]
     bytes: int
     measured: bool = False
+    name: str = ""
 
     def __post_init__(self) -> None:
         for stage, value in self.milliseconds.items():
@@ -69,7 +71,7 @@ class InferencePath:
     """What one path of inference takes. bytes_once: of the model; bytes_per_view: of a picture. request_bytes: of every
     request; choice_bytes: of the network's answer which model to fetch. queue_ms, render_ms (with encoding): at the
     service, of a request. decode_ms: of a picture. load_ms: until the model can draw; frame_ms: of a frame on the
-    device, the first one too.
+    device, the first one too. name: of the model or of what renders.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class InferencePath:
     decode_ms: float = 0.0
     load_ms: float = 0.0
     frame_ms: float = 0.0
+    name: str = ""
 
     def total_bytes(self, views: int) -> int:
         """Bytes that come down for so many views."""
@@ -99,7 +102,7 @@ class InferencePath:
     def next_pixels(self, link: LinkProfile) -> Account:
         """From a new pose to its picture, once the first has been shown."""
         if not self.bytes_per_view:
-            return Account(self.path, link, {"frame": self.frame_ms}, 0)
+            return Account(self.path, link, {"frame": self.frame_ms}, 0, name=self.name)
         uplink = transfer_ms(link, self.request_bytes, direction="up", connected=True)
         download = transfer_ms(link, self.bytes_per_view, connected=True)
         return self._account(link, uplink, download, self.bytes_per_view)
@@ -121,7 +124,7 @@ class InferencePath:
             "load": load_ms,
             "frame": self.frame_ms,
         }
-        return Account(self.path, link, {stage: value for stage, value in times.items() if value}, size)
+        return Account(self.path, link, {stage: value for stage, value in times.items() if value}, size, name=self.name)
 
 
 def device_path(
@@ -142,6 +145,7 @@ def device_path(
         queue_ms=queue_ms,
         load_ms=loading * size / card.bytes,
         frame_ms=frame,
+        name=card.name,
     )
 
 
@@ -158,24 +162,18 @@ def network_path(views: Sequence[EncodedView], *, decode_ms: float, queue_ms: fl
     )
 
 
-@dataclass(frozen=True)
-class Crossover:
-    """Number of views from which sending the model is better than sending views, by bytes and by time spent waiting;
-    infinite where it never is, 0 where it always is."""
-
-    views_by_bytes: float
-    views_by_time: float
+def views_by_bytes(device: InferencePath, network: InferencePath) -> float:
+    """Number of views from which sending the model takes fewer bytes than sending views; infinite if it never does."""
+    saved = network.bytes_per_view - device.bytes_per_view
+    return _worth_it_from(device.total_bytes(0) - network.total_bytes(0), saved)
 
 
-def crossover(device: InferencePath, network: InferencePath, *, link: LinkProfile) -> Crossover:
-    """When the device's path becomes the better one over this link."""
-    saved_bytes = network.bytes_per_view - device.bytes_per_view
-    extra_bytes = device.total_bytes(0) - network.total_bytes(0)
-    following = [path.next_pixels(link).total_ms for path in (device, network)]
-    starting = [path.first_pixels(link).total_ms for path in (device, network)]
-    saved_ms = following[1] - following[0]
-    extra_ms = (starting[0] - following[0]) - (starting[1] - following[1])
-    return Crossover(_worth_it_from(extra_bytes, saved_bytes), _worth_it_from(extra_ms, saved_ms))
+def views_by_time(device: InferencePath, network: InferencePath, *, link: LinkProfile) -> float:
+    """Number of views from which a UE has waited less, all in all, for the model and its frames than for the network's
+    views; infinite if it never does."""
+    of_device, of_network = (path.next_pixels(link).total_ms for path in (device, network))
+    extra = device.first_pixels(link).total_ms - of_device - (network.first_pixels(link).total_ms - of_network)
+    return _worth_it_from(extra, of_network - of_device)
 
 
 def largest_model(
@@ -198,7 +196,12 @@ def largest_model(
 
 
 def account_of_view(
-    milliseconds: Mapping[str, float], link: LinkProfile, *, bytes: int, request_bytes: int = REQUEST_BYTES
+    milliseconds: Mapping[str, float],
+    link: LinkProfile,
+    *,
+    bytes: int,
+    request_bytes: int = REQUEST_BYTES,
+    name: str = "",
 ) -> Account:
     """The account of a view that the network sent, measured by the UE.
 
@@ -215,7 +218,23 @@ def account_of_view(
         "download": travelling - uplink,
         "decode": milliseconds.get("decode", 0.0),
     }
-    return Account("network", link, times, bytes, measured=True)
+    return Account("network", link, times, bytes, measured=True, name=name)
+
+
+def account_of_model(milliseconds: Mapping[str, float], link: LinkProfile, *, bytes: int, name: str = "") -> Account:
+    """The account of a model that a UE fetched and drew with, measured by the UE.
+
+    milliseconds: `select`, asking which model and its answer; `wait`, from asking for the file to its first byte, which
+    came down in half the link's round trip; `download`, from there to the last byte; `load`; `frame`.
+    """
+    way_down = min(milliseconds["wait"], link.rtt_ms / 2)
+    times: dict[Stage, float] = {
+        "uplink": milliseconds["select"] + milliseconds["wait"] - way_down,
+        "download": way_down + milliseconds["download"],
+        "load": milliseconds["load"],
+        "frame": milliseconds["frame"],
+    }
+    return Account("device", link, times, bytes, measured=True, name=name)
 
 
 def _worth_it_from(extra: float, saved: float) -> float:

@@ -12,11 +12,13 @@ from crowdnerf_lab.network.latency_account import (
     Account,
     AccountError,
     InferencePath,
+    account_of_model,
     account_of_view,
-    crossover,
     device_path,
     largest_model,
     network_path,
+    views_by_bytes,
+    views_by_time,
 )
 from crowdnerf_lab.network.link import LINKS, LinkProfile
 from crowdnerf_lab.network.transfers import transfer_ms
@@ -53,22 +55,21 @@ def test_the_stages_are_those_of_the_link_and_of_the_work_at_both_ends() -> None
 def test_at_the_crossing_both_paths_have_sent_the_same_and_waited_as_long(model: int, view: int, link: str) -> None:
     device, network = replace(DEVICE, bytes_once=model), replace(NETWORK, bytes_per_view=view)
     plain = replace(PLAIN, rtt_ms=LINKS[link].rtt_ms)
-    crossing = crossover(device, network, link=plain)
-    views = math.ceil(crossing.views_by_bytes)
+    views = math.ceil(views_by_bytes(device, network))
     assert network.total_bytes(views) >= device.total_bytes(views)
     assert network.total_bytes(views - 1) <= device.total_bytes(views - 1)
-    views = max(1, math.ceil(crossing.views_by_time))
+    views = max(1, math.ceil(views_by_time(device, network, link=plain)))
     assert network.waiting_ms(views, plain) >= device.waiting_ms(views, plain) - 1e-6
     if views > 1:
         assert network.waiting_ms(views - 1, plain) <= device.waiting_ms(views - 1, plain) + 1e-6
 
 
 def test_a_device_that_saves_nothing_is_never_worth_its_download() -> None:
-    never = crossover(replace(DEVICE, bytes_per_view=10_000, frame_ms=1e4), NETWORK, link=PLAIN)
-    assert (never.views_by_bytes, never.views_by_time) == (math.inf, math.inf)
-    always = crossover(InferencePath("device", frame_ms=1.0), NETWORK, link=PLAIN)
-    assert always.views_by_bytes == 0
-    assert always.views_by_time < 1
+    wasteful = replace(DEVICE, bytes_per_view=10_000, frame_ms=1e4)
+    assert views_by_bytes(wasteful, NETWORK) == views_by_time(wasteful, NETWORK, link=PLAIN) == math.inf
+    here = InferencePath("device", frame_ms=1.0)
+    assert views_by_bytes(here, NETWORK) == 0
+    assert views_by_time(here, NETWORK, link=PLAIN) < 1
 
 
 @pytest.mark.row("S41", "S52")
@@ -118,6 +119,15 @@ def test_a_measured_view_keeps_its_time_and_gives_the_service_what_the_service_t
     hurried = account_of_view(said | {"request": 90.0}, PLAIN, bytes=10_000)
     assert hurried.milliseconds["uplink"] == pytest.approx(6)
     assert hurried.milliseconds["download"] == 0
+
+
+@pytest.mark.row("S41")
+def test_a_measured_model_keeps_its_time() -> None:
+    said = {"select": 120.0, "wait": 60.0, "download": 300.0, "load": 80.0, "frame": 10.0}
+    account = account_of_model(said, PLAIN, bytes=300_000, name="S")
+    assert account.total_ms == pytest.approx(sum(said.values()))
+    assert account.milliseconds == pytest.approx({"uplink": 155, "download": 325, "load": 80, "frame": 10})
+    assert (account.measured, account.name) == (True, "S")
 
 
 def test_an_account_that_does_not_add_up_is_refused() -> None:
