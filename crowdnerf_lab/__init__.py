@@ -60,7 +60,11 @@ if TYPE_CHECKING:
     from crowdnerf_lab.light_fields.ray_mlp import RayMLP
     from crowdnerf_lab.light_fields.students import untrained_student
     from crowdnerf_lab.metrics import Quality, psnr, quality
+    from crowdnerf_lab.network.evening import evening_of
+    from crowdnerf_lab.network.rehearsal import Rehearsal, live_service_of, service_of
+    from crowdnerf_lab.network.serving import RunningService, serve
     from crowdnerf_lab.network.ue import LocalModel, load_artefact
+    from crowdnerf_lab.network.ue_client import UE
     from crowdnerf_lab.network.view_engine import EncodedView, ViewRequest, decode_view, render_and_encode
     from crowdnerf_lab.pose_refinement import PoseErrors, pose_errors
     from crowdnerf_lab.presets import Preset, preset
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     from crowdnerf_lab.workbench import Workbench, open_workbench
 
 __all__ = [
+    "UE",
     "Appearance",
     "Artefact",
     "BakedField",
@@ -111,7 +116,9 @@ __all__ = [
     "RadianceField",
     "RayMLP",
     "Rays",
+    "Rehearsal",
     "Rendered",
+    "RunningService",
     "SHGrid",
     "ScreeningReport",
     "Selection",
@@ -131,6 +138,7 @@ __all__ = [
     "distil",
     "doubt_map",
     "enhanced_view",
+    "evening_of",
     "figures",
     "find_faces",
     "fit",
@@ -138,6 +146,7 @@ __all__ = [
     "forget",
     "gather_evidence",
     "ingest",
+    "live_service_of",
     "load_artefact",
     "load_field",
     "look_at",
@@ -166,6 +175,8 @@ __all__ = [
     "select",
     "select_frames",
     "select_set",
+    "serve",
+    "service_of",
     "settings_for",
     "synchronise",
     "uncertainty_of_view",
@@ -224,7 +235,11 @@ _NAMES_OF = {
     "light_fields.ray_mlp": ("RayMLP",),
     "light_fields.students": ("untrained_student",),
     "metrics": ("Quality", "psnr", "quality"),
+    "network.evening": ("evening_of",),
+    "network.rehearsal": ("Rehearsal", "live_service_of", "service_of"),
+    "network.serving": ("RunningService", "serve"),
     "network.ue": ("LocalModel", "load_artefact"),
+    "network.ue_client": ("UE",),
     "network.view_engine": ("EncodedView", "ViewRequest", "decode_view", "render_and_encode"),
     "pose_refinement": ("PoseErrors", "pose_errors"),
     "presets": ("Preset", "preset"),
@@ -236,6 +251,8 @@ _NAMES_OF = {
     "uncertainty": ("Uncertainty", "gather_evidence", "uncertainty_of_view"),
     "workbench": ("Workbench", "open_workbench"),
 }
+_NETWORK = ("fastapi", "flute", "httpx", "prometheus_client", "raptorq", "uvicorn", "websockets")
+"""What the extra `network` installs."""
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 
@@ -244,7 +261,12 @@ def __getattr__(name: str) -> Any:
         return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _NETWORK:
+            raise
+        raise ImportError(f'cn.{name} needs {error.name}: pip install "crowdnerf-lab[network]"') from error
     globals()[name] = value
     return value
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from crowdnerf_lab.catalogue.card import Format
+from crowdnerf_lab.network.update_settings import UpdateSettings
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Preset:
     judged_views: int
     """Held-out views by which each artefact is judged; 0 means all."""
     timed_frames: int
+    live: UpdateSettings
+    """Of the service that takes photos in while the event runs."""
+    live_phones: int
+    """How many of the crowd's phones send photos to it; 0 means all."""
     cell_seconds: int
     """A notebook cell that takes longer has hung."""
 
@@ -81,6 +86,25 @@ _PRESETS = {
             held_out_views=2,
             judged_views=2,
             timed_frames=3,
+            live=UpdateSettings(
+                first_fit_seconds=4,
+                refine_seconds=2,
+                students=("plane_features XS",),
+                first_student_seconds=2,
+                student_seconds=1,
+                student_views=8,
+                tiers=("full",),
+                importance_batches=8,
+                view_width=80,
+                view_height=64,
+                timed_frames=3,
+                judged_every=6,
+                judged_views=4,
+                least_gain_db=-6.0,
+                photo_downscale=4,
+                workers=1,
+            ),
+            live_phones=12,
             cell_seconds=600,
         ),
         Preset(
@@ -104,6 +128,10 @@ _PRESETS = {
             held_out_views=8,
             judged_views=4,
             timed_frames=20,
+            live=UpdateSettings(
+                first_fit_seconds=40, first_student_seconds=20, students=("plane_features S",), student_views=60
+            ),
+            live_phones=0,
             cell_seconds=900,
         ),
         Preset(
@@ -127,6 +155,8 @@ _PRESETS = {
             held_out_views=0,
             judged_views=0,
             timed_frames=100,
+            live=UpdateSettings(first_student_seconds=240, student_seconds=30, student_views=1000),
+            live_phones=0,
             cell_seconds=7200,
         ),
     )

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +66,19 @@ def running_on(home: Path) -> Running | None:
         return Running(**json.loads((home / NOTE).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def end_server(home: Path, *, patience_s: float = 30.0) -> None:
+    """End the server of a home, where one runs, as an interrupt would. Raises RunningError when it does not end."""
+    until = time.monotonic() + patience_s
+    while is_claimed(home):
+        found = running_on(home)
+        if time.monotonic() > until:
+            raise RunningError(f"a server holds {home / LOCK} and does not end; kill {found or 'it'}, or wait")
+        if found is not None:
+            with suppress(ProcessLookupError):
+                os.kill(found.pid, signal.SIGTERM)
+        time.sleep(0.2)
 
 
 def is_claimed(home: Path) -> bool:
