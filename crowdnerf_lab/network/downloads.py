@@ -57,6 +57,7 @@ class FileMemory:
             self._contents.move_to_end(file.sha256)
             return found
         if file.bytes > min(SMALL_BYTES, self.limit):
+            file.path.stat()  # gone: better now than in the middle of an answer
             return None
         content = await asyncio.to_thread(file.path.read_bytes)
         if file.sha256 not in self._contents:

@@ -133,17 +133,17 @@ class Offers:
 
     async def newer(self, event: str, *, than: int, wait_s: float) -> Version | None:
         """The latest version when it is newer than that, or when that one was withdrawn; waits so long for it."""
-        try:
-            async with asyncio.timeout(wait_s):
-                while True:
-                    news = self._news.setdefault(event, asyncio.Event())
-                    found = _newer(await self.of(event), than)
-                    if found is not None:
-                        return found
-                    self._watch(event)
+        until = asyncio.get_running_loop().time() + wait_s
+        while True:
+            news = self._news.setdefault(event, asyncio.Event())
+            found = _newer(await self.of(event), than)
+            left_s = until - asyncio.get_running_loop().time()
+            if found is not None or left_s <= 0:
+                return found
+            self._watch(event, self._states[event][0])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
                     await news.wait()
-        except TimeoutError:
-            return None
 
     async def close(self) -> None:
         """Stop watching, and let those who wait go."""
@@ -153,14 +153,13 @@ class Offers:
         self._watchers.clear()
         self._index.close()
 
-    def _watch(self, event: str) -> None:
+    def _watch(self, event: str, seen: Stamp) -> None:
         if event not in self._watchers or self._watchers[event].done():
-            self._watchers[event] = asyncio.create_task(self._wake_when_changed(event))
+            self._watchers[event] = asyncio.create_task(self._wake_when_changed(event, seen))
 
-    async def _wake_when_changed(self, event: str) -> None:
+    async def _wake_when_changed(self, event: str, seen: Stamp) -> None:
         """Wakes everybody who waits for this event, once; the next who waits starts another watcher."""
-        stamp = self._states[event][0]
-        while self._stamp(event) == stamp:
+        while self._stamp(event) == seen:
             await asyncio.sleep(WATCH_S)
         self._news.pop(event).set()
 

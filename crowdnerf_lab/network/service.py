@@ -86,6 +86,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         description="Captures in, models and views out, while the event runs.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=_lifespan,
     )
     application.state.service = service

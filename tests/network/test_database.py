@@ -21,9 +21,8 @@ def test_a_transaction_is_all_or_nothing(tmp_path):
     database = Database(tmp_path)
     with database.transaction() as rows:
         rows.execute(INSERT, ("kept",))
-    with pytest.raises(KeyError), database.transaction() as rows:
-        rows.execute(INSERT, ("lost",))
-        raise KeyError
+    with pytest.raises(sqlite3.IntegrityError), database.transaction() as rows:
+        rows.executemany(INSERT, [("lost",), ("kept",)])
     assert names(database) == ["kept"]
 
 
