@@ -2,10 +2,10 @@
 
 After warm-up: every UE has joined and has its connection open, the service has answered each kind of question once. N
 UEs then want to be served, spread evenly over one second, or all at the same moment ("burst"); N doubles while 95 % of
-them, models and views together, are served within a second of wanting it and nobody is refused, and then what lies
-between is searched in eighths. The UEs have the capability of one of a few classes of devices; views are of POPULAR
-places (the service caches those) or of places nobody stood at before. The driver and the service share the machine's
-processors and its loopback; the driver is one process with a connection for each UE.
+them, models and views together, are served within a second of wanting it and nobody is refused; what lies between is
+searched until it is known to an eighth. The UEs have the capability of one of a few classes of devices; views are of
+POPULAR places (the service caches those) or of places nobody stood at before. The driver and the service share the
+machine's processors and its loopback; the driver is one process with a connection for each UE.
 """
 
 import asyncio
@@ -82,19 +82,14 @@ async def _largest(
     start: int,
     most: int,
 ) -> int:
-    """The largest crowd that is served in time: doubled until one is not, then searched in eighths of that."""
+    """The largest crowd that is served in time, to an eighth: doubled until one is not, then halved between the two."""
     served, missed, count = 0, most + 1, start
-    while served < count < missed:
+    while missed - served > max(served // 8, 1):
         if await _in_time(come, rows, count):
             served = count
         else:
             missed = count
-        if missed > most:
-            count = min(2 * served, most)
-        elif served:
-            count = served + max(missed // 8, 1)
-        else:
-            count = missed // 2
+        count = min(2 * served, most) if missed > most else (served + missed) // 2
     return served
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,10 +26,12 @@ async def arriving_model(
     memory: float,
     most_bytes: int,
     patience: Patience,
-) -> AsyncIterator[tuple[HeldModel, LocalModel]]:
+    note: Callable[[str], None] = lambda _stage: None,
+) -> AsyncGenerator[tuple[HeldModel, LocalModel], None]:
     """The offered model, loaded: first as soon as a progressive file's first layers are here, at last whole.
 
-    When the consumer stops early, what has arrived stays for the next attempt. Raises NetworkError, ArtefactError.
+    note: called as each stage ends: "first layer" (is here), "whole" (file is here). When the consumer stops early,
+    what has arrived stays for the next attempt. Raises NetworkError, ArtefactError.
     """
     if offer.model.bytes > most_bytes:
         raise UntrustedAnswerError(
@@ -41,10 +44,12 @@ async def arriving_model(
     model = local.expect(offer, version=version)
     path = await _by_delta(connection, offer, local)
     if path is None and offer.card.layers and not local.store.holds(offer.model.sha256, size=offer.model.bytes):
-        async for loaded in _in_layers(connection, offer, model, local, memory, patience):
-            yield model, loaded
+        async with aclosing(_in_layers(connection, offer, model, local, memory, patience, note)) as layers:
+            async for loaded in layers:
+                yield model, loaded
     if path is None:
         path = await _whole(connection, offer, local, patience)
+    note("whole")
     kept = local.keep(model, path)
     yield kept, await local.load(kept, memory=memory)
 
@@ -86,14 +91,22 @@ async def _by_delta(connection: EventConnection, offer: Offer, local: LocalModel
 
 
 async def _in_layers(
-    connection: EventConnection, offer: Offer, model: HeldModel, local: LocalModels, memory: float, patience: Patience
-) -> AsyncIterator[LocalModel]:
+    connection: EventConnection,
+    offer: Offer,
+    model: HeldModel,
+    local: LocalModels,
+    memory: float,
+    patience: Patience,
+    note: Callable[[str], None],
+) -> AsyncGenerator[LocalModel, None]:
     """What the layers show that are here, each time that more could be shown, until the file is whole."""
     ends, file = [layer.bytes for layer in offer.card.layers], offer.model
     size, news = 0, asyncio.Event()
 
     def arrived(total: int) -> None:
         nonlocal size
+        if size < ends[0] <= total:
+            note("first layer")
         size = total
         news.set()
 

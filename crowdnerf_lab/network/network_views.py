@@ -5,7 +5,8 @@ import json
 import re
 import struct
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,7 +92,7 @@ async def views_over_websocket(
     frames_per_s: float,
     format: Format = "webp",
     quality: int = 80,
-) -> AsyncIterator[NetworkView]:
+) -> AsyncGenerator[NetworkView, None]:
     """Views of a moving camera, the newest pose first: poses that the network is too late for are left out, counted.
 
     Poses are sent frames_per_s times a second, whether views come or not; it ends when the last pose was answered.
@@ -110,8 +111,9 @@ async def views_over_websocket(
         ) as socket:
             sending = asyncio.create_task(_send_poses(socket, requests, sent, frames_per_s, format, quality))
             try:
-                async for view in _received(socket, sending, sent, asked, connection):
-                    yield view
+                async with aclosing(_received(socket, sending, sent, asked, connection)) as views:
+                    async for view in views:
+                        yield view
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
@@ -165,7 +167,7 @@ async def _received(
     sent: dict[int, tuple[ViewRequest, float]],
     asked: str,
     connection: EventConnection,
-) -> AsyncIterator[NetworkView]:
+) -> AsyncGenerator[NetworkView, None]:
     """Views until the last pose that was sent has been answered; one that the network refuses counts as left out."""
     answered = refused = 0
     while not (sending.done() and answered >= sending.result()):

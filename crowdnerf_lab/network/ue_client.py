@@ -16,7 +16,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,9 @@ class UE:
 
     target, task: what its models and views must do. client: shared by many UEs; None: its own. keep_fresh: once it has
     asked for a model, follow the event's newer versions in the background.
+
+    `reason` says why its models come from where they do; `arrival`: milliseconds from asking for the last model until
+    each stage was reached: select, first layer, first model, whole, model.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class UE:
         self._following: asyncio.Task[None] | None = None
         self._considered: int | None = None
         self.reason = "no model was asked for yet"
+        self.arrival: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -250,17 +255,24 @@ class UE:
             pass
         return loaded
 
-    async def models_as_they_arrive(self, *, probes: bool = False) -> AsyncIterator[LocalModel]:
+    async def models_as_they_arrive(self, *, probes: bool = False) -> AsyncGenerator[LocalModel, None]:
         """As `model`, but of a progressive file also what its first layers show, while the rest arrives."""
         self._start_following()
         async with self._updating:
+            arrival, asked = {}, time.perf_counter()
+
+            def note(stage: str) -> None:
+                arrival.setdefault(stage, 1e3 * (time.perf_counter() - asked))
+
+            self.arrival = arrival
             answer = await self.select()
+            note("select")
             self.reason, self._considered = answer.reason, answer.version
             if not answer.artefacts or answer.version is None:
                 return
             offer = answer.artefacts[0]
             try:
-                async for held, loaded in arriving_model(
+                arriving = arriving_model(
                     self.connection,
                     offer,
                     version=answer.version,
@@ -268,9 +280,13 @@ class UE:
                     memory=self.capability.memory_mb,
                     most_bytes=self.settings.most_model_bytes,
                     patience=self.settings.patience,
-                ):
-                    self._arriving = (held, loaded)
-                    yield loaded
+                    note=note,
+                )
+                async with aclosing(arriving):
+                    async for held, loaded in arriving:
+                        note("model" if loaded.complete else "first model")
+                        self._arriving = (held, loaded)
+                        yield loaded
                 if probes and (held := self._local.find(answer.version, offer.name)):
                     await fetch_probes(self.connection, offer, model=held, local=self._local)
             finally:
@@ -394,7 +410,7 @@ class UE:
         width: int,
         height: int,
         frames_per_s: float = 30.0,
-    ) -> AsyncIterator[View]:
+    ) -> AsyncGenerator[View, None]:
         """The network's views of a moving camera, in order; poses that it is too late for are left out and counted."""
 
         def request(pose: ArrayLike) -> ViewRequest:
@@ -408,15 +424,17 @@ class UE:
 
         size = (width, height)
         requests = later(poses) if isinstance(poses, AsyncIterator) else (request(pose) for pose in poses)
-        async for sent in views_over_websocket(
+        views = views_over_websocket(
             self.connection,
             requests,
             frames_per_s=frames_per_s,
             format=self.settings.format,
             quality=self.settings.quality,
-        ):
-            total_ms = sent.milliseconds["request"] + sent.milliseconds["decode"]
-            yield _view_of(sent, size, reason="a stream of views was asked for", total_ms=total_ms)
+        )
+        async with aclosing(views):
+            async for sent in views:
+                total_ms = sent.milliseconds["request"] + sent.milliseconds["decode"]
+                yield _view_of(sent, size, reason="a stream of views was asked for", total_ms=total_ms)
 
     def _choice(self) -> Choice:
         """Where the next view should come from. While a model arrives, its first layers may do."""
