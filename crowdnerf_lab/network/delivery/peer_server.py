@@ -5,25 +5,18 @@
 Who knows an object's SHA-256 has it from the service, and may have the object; nobody else learns what is here.
 """
 
-import asyncio
-import logging
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from crowdnerf_lab.network.delivery.carousel import TokenBucket
+from crowdnerf_lab.network.delivery.http_server import serving
 from crowdnerf_lab.network.delivery.objects import DeliveryError
 from crowdnerf_lab.network.delivery.pieces import SharedObject, VerifiedPieces
 from crowdnerf_lab.network.negotiation import ranges_of
 from crowdnerf_lab.network.problems import Problem
-
-log = logging.getLogger(__name__)
 
 SENT_AT_A_TIME = 16 * 1024
 """Bytes between two looks at the upload limit."""
@@ -83,23 +76,14 @@ class PeerServer:
         return f"http://{self.host}:{self.port}"
 
     async def __aenter__(self) -> "PeerServer":
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((self.host, self.port))
-        except OSError as error:
-            self._socket.close()
-            raise DeliveryError(f"cannot serve at {self.host}:{self.port} ({error.strerror}); use port 0") from error
-        self.port = self._socket.getsockname()[1]
-        self._server, self._serving = await served(self._answer, self._socket)
+        self._serving = serving(self._answer, host=self.host, port=self.port)
+        self.port = await self._serving.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
-        await self._serving
-        self._socket.close()
+        await self._serving.__aexit__(kind, error, trace)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -145,21 +129,3 @@ class PeerServer:
             more = first + SENT_AT_A_TIME < len(content)
             await send({"type": "http.response.body", "body": part, "more_body": more})
             self.bytes_given += len(part)
-
-
-class _ServerInside(uvicorn.Server):
-    """A server among other tasks of a process: signals are the process's own affair."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def served(application: ASGIApp, listener: socket.socket) -> tuple[uvicorn.Server, asyncio.Task[None]]:
-    """An ASGI application served in this event loop from a bound socket, once it answers."""
-    config = uvicorn.Config(application, interface="asgi3", lifespan="off", log_config=None, access_log=False)
-    server = _ServerInside(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.005)
-    return server, serving
