@@ -19,6 +19,10 @@ def _header(name: str, description: str, schema: Schema, *, required: bool = Fal
     return parameter | ({"example": example} if example else {})
 
 
+def _path(name: str, description: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": {"type": "string"}}
+
+
 _RESUMABLE = _header(
     "Tus-Resumable", "The protocol's version.", {"type": "string", "enum": [tus.VERSION]}, required=True
 )
@@ -80,8 +84,15 @@ _ALWAYS = PROBLEMS | declared(412)
 _WRITING = _ALWAYS | _MISMATCH | declared(400, 408, 415, 423, 507)
 
 OPTIONS: Schema = {
-    "responses": declared(404, 422) | {204: _answer("What this service speaks of tus.", *list(_TOLD)[1:5])},
-    "openapi_extra": {"security": []},
+    "responses": {204: _answer("What this service speaks of tus.", *list(_TOLD)[1:5])},
+    "openapi_extra": {"security": [], "parameters": [_path("event", "An event's name.")]},
+}
+OPTIONS_OF_ONE: Schema = {
+    "responses": OPTIONS["responses"],
+    "openapi_extra": {
+        "security": [],
+        "parameters": [_path("event", "An event's name."), _path("id", "As the creation's Location names it.")],
+    },
 }
 CREATE: Schema = {
     "responses": _WRITING

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from email.utils import formatdate
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from crowdnerf_lab.network.context import CallingUE, CurrentService, Service
 from crowdnerf_lab.network.problems import Problem
 from crowdnerf_lab.network.upload_writing import Writing
 from crowdnerf_lab.network.uploads import Upload, Uploads
-from crowdnerf_lab.network.uploads_openapi import CREATE, OPTIONS, PATCH, READ, TERMINATE
+from crowdnerf_lab.network.uploads_openapi import CREATE, OPTIONS, OPTIONS_OF_ONE, PATCH, READ, TERMINATE
 
 PIECE_BYTES = 256 << 10
 """So many bytes of a body are in memory at a time."""
@@ -28,7 +28,7 @@ IDLE_S = 30.0
 
 
 class TusRoute(APIRoute):
-    """Checks and tells the protocol's version in every answer but those to OPTIONS."""
+    """Tells the protocol's version in every answer."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wraps the framework's."""
@@ -36,8 +36,6 @@ class TusRoute(APIRoute):
 
         async def handled(request: Request) -> Response:
             try:
-                if request.method != "OPTIONS":
-                    tus.check_version(request.headers)
                 response = await handle(request)
             except HTTPException as problem:
                 problem.headers = {**(problem.headers or {}), "Tus-Resumable": tus.VERSION}
@@ -48,12 +46,18 @@ class TusRoute(APIRoute):
         return handled
 
 
+def _spoken(request: Request) -> None:
+    tus.check_version(request.headers)
+
+
 router = APIRouter(prefix="/events/{event}/uploads", tags=["uploads"], route_class=TusRoute)
+SpokenTus = Annotated[None, Depends(_spoken)]
+"""Behind the caller: who may not ask at all is told so first."""
 UploadId = Annotated[str, Path(description="As the creation's Location names it.", examples=["0" * 32])]
 
 
 @router.options("", operation_id="uploads_options", status_code=204, response_class=Response, **OPTIONS)
-@router.options("/{id}", operation_id="upload_options", status_code=204, response_class=Response, **OPTIONS)
+@router.options("/{id}", operation_id="upload_options", status_code=204, response_class=Response, **OPTIONS_OF_ONE)
 async def options(service: CurrentService) -> Response:
     """What this service speaks of tus; needs no token."""
     headers = {
@@ -66,7 +70,7 @@ async def options(service: CurrentService) -> Response:
 
 
 @router.post("", operation_id="create_upload", status_code=201, response_class=Response, **CREATE)
-async def create(request: Request, service: CurrentService, caller: CallingUE) -> Response:
+async def create(request: Request, service: CurrentService, caller: CallingUE, _tus: SpokenTus) -> Response:
     """Announce a photo or clip, and send its first bytes, or all, if the body has any.
 
     The same Idempotency-Key again, or the same announced sha256, gives the same upload: go on at its Upload-Offset.
@@ -84,7 +88,7 @@ async def create(request: Request, service: CurrentService, caller: CallingUE) -
 
 
 @router.head("/{id}", name="read_upload", operation_id="read_upload", response_class=Response, **READ)
-async def read(id: UploadId, service: CurrentService, caller: CallingUE) -> Response:
+async def read(id: UploadId, service: CurrentService, caller: CallingUE, _tus: SpokenTus) -> Response:
     """How many bytes of an upload are safe: where to go on."""
     upload = await run_in_threadpool(_uploads(service).one, caller.event, caller.ue, id=id)
     headers = {"Upload-Length": str(upload.length), "Cache-Control": "no-store"} | _progress(upload)
@@ -94,7 +98,9 @@ async def read(id: UploadId, service: CurrentService, caller: CallingUE) -> Resp
 
 
 @router.patch("/{id}", operation_id="continue_upload", status_code=204, response_class=Response, **PATCH)
-async def go_on(id: UploadId, request: Request, service: CurrentService, caller: CallingUE) -> Response:
+async def go_on(
+    id: UploadId, request: Request, service: CurrentService, caller: CallingUE, _tus: SpokenTus
+) -> Response:
     """Send an upload's next bytes. With the last one it is a contribution of the same id, in state `received`."""
     if not tus.is_offset_stream(request.headers):
         raise tus.wrong_content_type(request.headers)
@@ -106,7 +112,7 @@ async def go_on(id: UploadId, request: Request, service: CurrentService, caller:
 
 
 @router.delete("/{id}", operation_id="terminate_upload", status_code=204, response_class=Response, **TERMINATE)
-async def terminate(id: UploadId, service: CurrentService, caller: CallingUE) -> Response:
+async def terminate(id: UploadId, service: CurrentService, caller: CallingUE, _tus: SpokenTus) -> Response:
     """Delete an upload and its bytes; one that is complete can be taken back until the pipeline has taken it in."""
     await run_in_threadpool(_uploads(service).terminate, caller.event, caller.ue, id=id)
     return Response(status_code=204)

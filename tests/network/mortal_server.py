@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 from crowdnerf_lab.network.settings import ServiceSettings
@@ -26,8 +25,8 @@ def _serve(settings: ServiceSettings, listening: socket.socket) -> None:
 class MortalServer:
     """Requests that come while it is dead wait in the socket's queue for the next one."""
 
-    def __init__(self, home: Path, *, events: tuple[str, ...] = ("concert",)) -> None:
-        self._settings = ServiceSettings(home=home, events=events, train=False)
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._process = None

@@ -17,6 +17,7 @@ from tusclient.uploader.uploader import Uploader
 from crowdnerf_lab.files import sha256_of
 from crowdnerf_lab.network.contributions import Contributions
 from crowdnerf_lab.network.database import Database
+from crowdnerf_lab.network.settings import ServiceSettings
 from tests.network.direct_asgi import photo
 from tests.network.mortal_server import MortalServer
 
@@ -25,7 +26,7 @@ PIECE = 1 << 14
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MortalServer]:
-    with MortalServer(tmp_path) as running:
+    with MortalServer(ServiceSettings(home=tmp_path, events=("concert",), train=False)) as running:
         yield running
 
 
