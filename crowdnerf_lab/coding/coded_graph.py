@@ -104,7 +104,8 @@ def encode_graph(
     its first layers leave out bits that the feedback between columns would count on.
     after: the coded file of the version before, with the same tensors in the same coding. Under a step, this file then
     takes over its steps, the scales that its graph quantizes by, and every integer that is not worth the bits of moving
-    it: `catalogue.delta` makes little of the change. Where the two are not alike, nothing is taken over.
+    it: `catalogue.delta` makes little of the change. What moves makes up for what stays, by the correlations, also in
+    a progressive file: it is little, and spoils no beginning. Where the two are not alike, nothing is taken over.
     """
     return write_bytes(
         Path(path),
@@ -138,7 +139,7 @@ def packed_graph(
     if exact:
         lattices = quantized_layers(replace(parts, scales={}), step=EXACT_STEP, importances=None, slope=0)
     elif step is not None:
-        if coding == "progressive" and importances is not None:
+        if coding == "progressive" and importances is not None and not before.lattices:
             importances = {name: uncorrelated(importance) for name, importance in importances.items()}
         lattices = quantized_layers(parts, step=step, importances=importances, slope=slope, after=before.lattices)
     exact = exact and bool(lattices)

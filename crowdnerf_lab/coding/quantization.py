@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 SLOPE = 2 * np.log(2) / 12
 """Squared steps that a bit is worth: -dD/dR of a fine uniform quantizer, D = s^2 / 12 at R = h - log2 s."""
-MOVING, MOVING_ROUNDS = 4.0, 3
+MOVING, MOVING_ROUNDS = 3.0, 3
 """What a bit of a delta counts, in bits of a file; and how often moves and their statistics are found anew."""
 DAMPING = 0.01
 """Added to the diagonal of H, in units of its mean: what few views did not show must not count as nothing."""
