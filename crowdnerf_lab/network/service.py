@@ -30,6 +30,7 @@ from crowdnerf_lab.network import (
 from crowdnerf_lab.network.context import RequestRates, Service
 from crowdnerf_lab.network.database import Database
 from crowdnerf_lab.network.delivery import delivery_routes
+from crowdnerf_lab.network.delivery.broadcaster import Broadcaster
 from crowdnerf_lab.network.deltas import Deltas
 from crowdnerf_lab.network.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.events import Events
@@ -127,6 +128,10 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
             )
             running.push_async_callback(service.worker.close)
             service.worker.start()
+        if settings.broadcast is not None:
+            broadcaster = Broadcaster(settings.home, service.catalogue, settings.broadcast)
+            running.callback(broadcaster.close)
+            broadcaster.start()
         housekeeping = asyncio.create_task(_keep_house(service))
         running.callback(housekeeping.cancel)
         yield

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from crowdnerf_lab.findings import first_finding
+from crowdnerf_lab.network.delivery.broadcaster import BroadcastSettings
 from crowdnerf_lab.network.update_settings import UpdateSettings
 
 MIB = 1 << 20
@@ -38,6 +39,7 @@ class ServiceSettings:
     view_processes: that render, of each API process; 0: no views. view_deadline_ms: after which a view is too late,
     unless its request says otherwise. max_view_pixels: of one view. train: whether a worker turns contributions into
     versions, and updates: how.
+    broadcast: where and how fast the latest versions go on the air; None: not at all.
     memory_cache_bytes: of model files that an API process keeps in memory; larger ones are read as they are sent.
     """
 
@@ -58,22 +60,23 @@ class ServiceSettings:
     train: bool = True
     memory_cache_bytes: Count = 256 * MIB
     updates: UpdateSettings = field(default_factory=UpdateSettings)
+    broadcast: BroadcastSettings | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "ServiceSettings":
-        """The settings that CROWDNERF_HOME and its like give; lists and `updates` are JSON. Raises SettingsError."""
+        """The settings that CROWDNERF_HOME and its like give; lists and nested ones are JSON. Raises SettingsError."""
         given = os.environ if environment is None else environment
         if not given.get(PREFIX + "HOME"):
             raise SettingsError("CROWDNERF_HOME is not set; give the folder in which the service keeps its state")
         document: dict[str, Any] = {
             each.name: given[name] for each in fields(cls) if (name := _variable(each.name)) in given
         }
-        for name in ("events", "updates"):
-            if name in document:
-                document[name] = _from_json(document[name], variable=_variable(name))
-        unknown = set(document.get("updates", ())) - {each.name for each in fields(UpdateSettings)}
-        if unknown:
-            raise SettingsError(f"{_variable('updates')} has no setting {sorted(unknown)[0]!r:.80}; correct its name")
+        for name in {"events", *NESTED} & set(document):
+            document[name] = _from_json(document[name], variable=_variable(name))
+        for name, kind in NESTED.items():
+            unknown = set(document.get(name) or ()) - {each.name for each in fields(kind)}
+            if unknown:
+                raise SettingsError(f"{_variable(name)} has no setting {sorted(unknown)[0]!r:.80}; correct its name")
         try:
             return _CHECKED.validate_python(document)
         except ValidationError as error:
@@ -82,20 +85,25 @@ class ServiceSettings:
     def to_environment(self) -> dict[str, str]:
         """The variables that `from_environment` makes these settings of."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values |= {"events": json.dumps(self.events), "updates": json.dumps(asdict(self.updates))}
+        values["events"] = json.dumps(self.events)
+        values |= {name: json.dumps(values[name] and asdict(values[name])) for name in NESTED}
         return {_variable(name): str(value) for name, value in values.items()}
+
+
+NESTED = {"updates": UpdateSettings, "broadcast": BroadcastSettings}
+"""Settings that are JSON objects in the environment."""
 
 
 def _variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def _from_json(text: str, *, variable: str) -> list[Any] | dict[str, Any]:
+def _from_json(text: str, *, variable: str) -> list[Any] | dict[str, Any] | None:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{variable} is not JSON ({error}); it says {text!r:.80}") from error
-    if not isinstance(document, list | dict):
+    if not isinstance(document, list | dict | None):
         raise SettingsError(f"{variable} is no JSON list or object; it says {text!r:.80}")
     return document
 

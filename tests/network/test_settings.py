@@ -3,13 +3,21 @@ from pathlib import Path
 
 import pytest
 
+from crowdnerf_lab.network.delivery.broadcaster import BroadcastSettings
 from crowdnerf_lab.network.settings import ServiceSettings, SettingsError
 from crowdnerf_lab.network.update_settings import UpdateSettings
 
 
 def test_the_environment_carries_every_setting():
     updates = UpdateSettings(refine_steps=7, students=("ray_mlp XS",))
-    settings = ServiceSettings(Path("/somewhere"), events=("a", "b"), train=False, burst=3, updates=updates)
+    settings = ServiceSettings(
+        Path("/somewhere"),
+        events=("a", "b"),
+        train=False,
+        burst=3,
+        updates=updates,
+        broadcast=BroadcastSettings(port=9000),
+    )
     assert ServiceSettings.from_environment(settings.to_environment()) == settings
     assert len(settings.to_environment()) == len(dataclasses.fields(ServiceSettings))
 
@@ -30,6 +38,8 @@ def test_what_is_not_given_is_as_documented():
         ("EVENTS", '"concert"', "no JSON list"),
         ("UPDATES", '{"refine": 1}', "'refine'"),
         ("UPDATES", '{"refine_seconds": "soon"}', "refine_seconds"),
+        ("BROADCAST", '{"port": 70000}', "broadcast.port"),
+        ("BROADCAST", '{"volume": 11}', "'volume'"),
         ("TRAIN", "perhaps", "train"),
     ],
 )
