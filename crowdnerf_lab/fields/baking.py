@@ -48,8 +48,9 @@ FINEST_MULTIPLIER, COARSEST_MULTIPLIER, MULTIPLIER_OF_1MB = 3e-13, 1e-4, 8e-12
 a try, and what the concert needs for 1 MB: where the search for a size begins."""
 BYTES_POWER = -0.65
 """Bytes go with lambda to this power, about."""
-FILLED, TRIALS = 0.96, 10
-"""Part of max_bytes that is enough, and how many lambdas are tried for it."""
+FILLED, FILLED_FOLLOWING, TRIALS = 0.96, 0.85, 10
+"""Part of max_bytes that is enough, also for a field whose size is that of the version before however lambda is chosen;
+and how many lambdas are tried for it."""
 CELL_BITS = 300.0
 """Bits that an occupied cell must save to go: its squared weight in the pictures against lambda times this."""
 COARSE_DENSITY_STEP, COARSE_MULTIPLIER = 8, 5e-11
@@ -305,6 +306,7 @@ def _of_size(source: _Source, importance: Importance, max_bytes: int) -> BakedFi
     low, high = math.log(FINEST_MULTIPLIER), math.log(COARSEST_MULTIPLIER)
     exponent = math.log(MULTIPLIER_OF_1MB) + math.log(max_bytes / 1e6) / BYTES_POWER
     best: BakedField | None = None
+    filled = FILLED if source.before is None else FILLED_FOLLOWING
     energy = source.energy(importance)
     for trial in range(TRIALS):
         exponent = min(max(exponent, low), high) if best is not None or trial < TRIALS - 1 else high
@@ -316,10 +318,10 @@ def _of_size(source: _Source, importance: Importance, max_bytes: int) -> BakedFi
             low = exponent
         else:
             best = baked
-            if size > FILLED * max_bytes or exponent == low:
+            if size > filled * max_bytes or exponent == low:
                 break
             high = exponent
-        wanted = exponent + math.log((1 + FILLED) / 2 * max_bytes / size) / BYTES_POWER
+        wanted = exponent + math.log((1 + filled) / 2 * max_bytes / size) / BYTES_POWER
         exponent = wanted if low < wanted < high or trial < 2 else (low + high) / 2
     assert best is not None
     return best

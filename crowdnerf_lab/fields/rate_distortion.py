@@ -30,7 +30,7 @@ BLOCKS = 8
 ROUNDS = 3
 STEP_PER_MULTIPLIER = 8.0
 """step^2 E / lambda. High-rate theory says 6 ln 2 to 6 / ln 2 (Gish and Pierce 1968); 3 to 12 differ little."""
-MOVING = 2.0
+MOVING = 4.0
 """What a bit of a delta counts, in bits of the file."""
 FLAG_MOVED_BITS = 6.0
 """Bits of a delta that a row takes which comes or goes, besides its numbers."""
