@@ -4,6 +4,7 @@ What is found in the round's folder is not made again.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from crowdnerf_lab.captures.bundle import CaptureSet, captures_digest
@@ -56,9 +57,13 @@ def artefacts_of(
     scene: PosedScene,
     *,
     captures: CaptureSet,
+    after: Sequence[Artefact],
     settings: UpdateSettings,
 ) -> tuple[Artefact, ...]:
-    """The artefacts of a version, built and measured; models that cannot be built are logged and left out."""
+    """The artefacts of a version, built and measured; models that cannot be built are logged and left out.
+
+    after: those of the version before, whose coded files the new ones follow, so that deltas are small.
+    """
     ladder = Ladder(
         field,
         students,
@@ -76,6 +81,7 @@ def artefacts_of(
         captures_sha256=captures_digest(captures),
         seed=settings.seed,
         brisk=True,
+        after=after,
     )
     return ladder.build_all(progress=False)
 

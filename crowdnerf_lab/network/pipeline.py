@@ -183,10 +183,12 @@ class EventUpdates:
         """The round's field: that of the round it begins from, refined, or one trained anew."""
         if not current.has_field:
             settings = self.settings
+            # Judged once, when it is trained: a curve would cost renders.
+            taught = scene.with_split(scene.train.tolist(), [])
             with self._stage("train"):
                 if plan.start is None:
                     result = fit(
-                        scene,
+                        taught,
                         seconds=None if settings.first_fit_steps else settings.first_fit_seconds,
                         steps=settings.first_fit_steps,
                         settings=FitSettings(shape=_shape_of(settings)),
@@ -199,7 +201,7 @@ class EventUpdates:
                 else:
                     result = refine(
                         Learned.load(self.folder.round(plan.start).folder),
-                        scene,
+                        taught,
                         seconds=None if settings.refine_steps else settings.refine_seconds,
                         steps=settings.refine_steps,
                         new_share=settings.new_share,
@@ -248,9 +250,16 @@ class EventUpdates:
         before = None if plan.start is None else self.folder.round(plan.start)
         with self._stage("students"):
             students = students_of(current, teacher, scene, before=before, settings=self.settings)
+        published = before and before.outcome
         with self._stage("build"):
             artefacts = artefacts_of(
-                current, teacher, students, scene, captures=usable.captures, settings=self.settings
+                current,
+                teacher,
+                students,
+                scene,
+                captures=usable.captures,
+                after=self.catalogue.artefacts(self.event, published.version) if published else (),
+                settings=self.settings,
             )
         if set(self.contributions.forget_wishes(self.event)) & set(scene.captures):
             return judged.model_copy(update={"reason": "a contributor asked to be forgotten before it was published"})

@@ -58,7 +58,7 @@ def forget_contributor(folder: EventFolder, ue: str, *, contributions: Contribut
 def settle(folder: EventFolder, published: Round, *, contributions: Contributions, ues: Sequence[str]) -> None:
     """Mark the contributions that a published round has learned from, or that it is judged by."""
     plan, outcome = published.plan, published.outcome
-    if plan is None or outcome is None:
+    if plan is None or outcome is None or outcome.version is None:
         return
     learned, judges = set(plan.photos), set(plan.judges)
     for ue in ues:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from crowdnerf_lab.captures.bundle import GivenCamera, Photo, concert
@@ -14,8 +13,8 @@ from crowdnerf_lab.network.update_settings import UpdateSettings
 
 EVENT = "concert"
 QUICK = UpdateSettings(
-    first_fit_steps=40,
-    refine_steps=15,
+    first_fit_steps=20,
+    refine_steps=8,
     log2_rows=12,
     occupancy_cells=32,
     students=(),
@@ -91,8 +90,3 @@ def send(database: Database, *, start: int = 0, count: int = 8, event: str = EVE
             )
         ids.append(identity)
     return ids
-
-
-def with_steps(steps: int) -> UpdateSettings:
-    """Rounds with longer training, to be killed in."""
-    return replace(QUICK, first_fit_steps=steps, refine_steps=steps)
