@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from crowdnerf_lab.captures.bundle import Consent
 from crowdnerf_lab.catalogue.catalogue import EVENT
@@ -57,13 +57,20 @@ class EventList(_Document):
     events: tuple[EventDocument, ...]
 
 
+class ConsentDocument(_Document):
+    """What a contributor allows: training models on the photos, publishing the photos themselves; true or false."""
+
+    train: StrictBool
+    publish: StrictBool
+
+
 class JoinRequest(_Document):
     """What a UE says when it joins. consent: to training on its photos, and to publishing them. licence: of them."""
 
     join_code: Annotated[str, Field(max_length=128)] | None = None
     device: Words
     operating_system: OperatingSystem | None = None
-    consent: Consent
+    consent: ConsentDocument
     licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")] = "CC-BY-4.0"
 
 
@@ -137,7 +144,12 @@ def join_event(
 ) -> TokenDocument:
     """Join an event: a pseudonym and a token. So many a minute from one address."""
     service.rates.joins.take(address_of(request), what="UEs joining from this address")
-    joining = Joining(body.device, body.operating_system, body.consent, body.licence)
+    joining = Joining(
+        body.device,
+        body.operating_system,
+        Consent(train=body.consent.train, publish=body.consent.publish),
+        body.licence,
+    )
     try:
         joined = Events(service.database).join(
             event, joining, join_code=body.join_code, hours=service.settings.token_hours

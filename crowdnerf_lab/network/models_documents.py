@@ -27,6 +27,8 @@ class _Document(BaseModel):
 class TargetDocument(_Said):
     """What a UE will accept; null is no limit. Bytes, milliseconds, seconds, dB as in catalogue.limits.Target."""
 
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
     max_bytes: Annotated[int, Field(ge=1, le=1 << 53)] | None = None
     max_ms: Limit | None = None
     max_download_s: Limit | None = None
