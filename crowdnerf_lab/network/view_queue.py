@@ -283,11 +283,11 @@ class ViewQueue:
         return scales[-1] if alone and job.deadline > now else None
 
     def _render(self, process: RenderProcess, batch: list[Job]) -> None:
-        """Tell a process to render; a view that is alone may take all cores."""
+        """Tell a process to render, on its share of the cores: a view that is alone takes them all."""
         source, now = batch[0].source, time.monotonic()
         assert source is not None
-        busy = 1 + sum(bool(each.jobs) for each in self._processes.alive) + len(self._waiting)
-        threads = max(1, self._cores // busy) if len(batch) == 1 else 1
+        wanted = 1 + sum(bool(each.jobs) for each in self._processes.alive) + len(self._waiting)
+        threads = max(1, self._cores // min(wanted, len(self._processes.alive)))
         for job in batch:
             job.started = now
             self._running[job.number] = job
