@@ -95,7 +95,14 @@ def latency_account(accounts: Iterable[Account], *, budget_s: float = BUDGET_S) 
     )
     figure.update_xaxes(title="milliseconds from request to pixels", range=[0, 1.12 * longest])
     figure.update_yaxes(
-        autorange="reversed", ticks="", automargin=True, showdividers=True, dividercolor=GRID, tickfont={"size": 12}
+        autorange="reversed",
+        ticks="outside",
+        ticklen=5,
+        tickcolor="white",
+        automargin=True,
+        showdividers=True,
+        dividercolor=GRID,
+        tickfont={"size": 12},
     )
     return figure
 

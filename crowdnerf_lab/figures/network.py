@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,6 +19,7 @@ from crowdnerf_lab.figures.style import (
     TEMPLATE,
     WIDTH,
     deadline_line,
+    round_numbers,
 )
 from crowdnerf_lab.network.delivery.simulation import Delivery
 from crowdnerf_lab.network.latency_account import BUDGET_S
@@ -70,6 +72,10 @@ def completion(deliveries: Mapping[str, Delivery], *, deadlines_s: Sequence[floa
         )
     for deadline in deadlines_s:
         deadline_line(figure, deadline, f"{deadline:g} s", logarithmic=True)
+    ends = [
+        float(edge) for delivery in deliveries.values() for edge in np.quantile(delivery.waited, (0, 1), method="lower")
+    ]
+    ticks = round_numbers([*deadlines_s, *ends])
     receivers = max((len(delivery.waited) for delivery in deliveries.values()), default=0)
     figure.update_layout(
         template=TEMPLATE,
@@ -78,7 +84,7 @@ def completion(deliveries: Mapping[str, Delivery], *, deadlines_s: Sequence[floa
         margin={"t": 40, "b": 70 + 21 * len(deliveries)},
         legend={"orientation": "v", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
     )
-    figure.update_xaxes(title="seconds since a UE wanted it", type="log", dtick="D2", title_standoff=6)
+    figure.update_xaxes(title="seconds since a UE wanted it", title_standoff=6, **_logarithmic(ticks))
     figure.update_yaxes(title=f"complete, % of {receivers:,} UEs", range=[0, 103])
     return figure
 
@@ -206,8 +212,16 @@ def load_curve(
             **NOTE,
         )
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=440, margin={"t": 40}, legend=ABOVE)
-    figure.update_yaxes(title="ms to the answer", type="log", dtick="D2", row=1, col=1)
+    times = [time for point in ordered for time in (point.p50_ms, point.p99_ms)]
+    ticks = round_numbers([*times, *([] if budget_ms is None else [budget_ms])])
+    figure.update_yaxes(title="ms to the answer", **_logarithmic(ticks), row=1, col=1)
     most = max([1.0, *(110 * point.refused for point in ordered)])
     figure.update_yaxes(title="refused, %", range=[0, most], row=2, col=1)
     figure.update_xaxes(title=load, row=2, col=1)
     return figure
+
+
+def _logarithmic(ticks: Sequence[float]) -> dict[str, Any]:
+    """An axis that reaches from the first to the last of its ticks."""
+    ends = [math.log10(ticks[0]) - 0.03, math.log10(ticks[-1]) + 0.03]
+    return {"type": "log", "tickvals": list(ticks), "ticktext": [f"{tick:g}" for tick in ticks], "range": ends}

@@ -155,3 +155,15 @@ def deadline_line(figure: go.Figure, at: float, text: str, *, logarithmic: bool 
     figure.add_annotation(
         x=math.log10(at) if logarithmic else at, y=1, yref="paper", yanchor="bottom", text=text, **NOTE
     )
+
+
+def round_numbers(values: Iterable[float]) -> list[float]:
+    """1, 2 and 5 times powers of ten, from the one below the smallest value to the one above the largest: ticks of a
+    logarithmic axis."""
+    positive = [value for value in values if 0 < value < math.inf]
+    if not positive:
+        return [1.0]
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
+    steps = [digit * 10.0**power for power in range(low, high + 1) for digit in (1, 2, 5)]
+    first = max(step for step in steps if step <= min(positive))
+    return [step for step in steps if first <= step <= max(step for step in steps if step < 2.5 * max(positive))]

@@ -196,45 +196,38 @@ def largest_model(
 
 
 def account_of_view(
-    milliseconds: Mapping[str, float],
-    link: LinkProfile,
-    *,
-    bytes: int,
-    request_bytes: int = REQUEST_BYTES,
-    name: str = "",
+    milliseconds: Mapping[str, float], link: LinkProfile, *, bytes: int, connected: bool = True, name: str = ""
 ) -> Account:
-    """The account of a view that the network sent, measured by the UE.
+    """The account of a view that the network sent, measured by the UE, as its `View.milliseconds` says it.
 
     milliseconds: `request`, from asking to the last byte; of it the service says (Server-Timing) `queue`, `render` and
-    `encode`; `decode`. A UE's clock cannot tell the way up from the way down: uplink is what the link takes for it.
+    `encode`; `decode`. A UE's clock cannot tell the way up from the way down: uplink is what the link takes for it, and
+    for the handshake of a connection that was not there (`connected`).
     """
     queue, render = milliseconds.get("queue", 0.0), milliseconds.get("render", 0.0) + milliseconds.get("encode", 0.0)
-    travelling = max(0.0, milliseconds["request"] - queue - render)
-    uplink = min(travelling, transfer_ms(link, request_bytes, direction="up", connected=True))
-    times: dict[Stage, float] = {
-        "uplink": uplink,
-        "queue": queue,
-        "render": render,
-        "download": travelling - uplink,
-        "decode": milliseconds.get("decode", 0.0),
-    }
+    uplink, download = _ways(milliseconds["request"] - queue - render, link, handshake=not connected)
+    times: dict[Stage, float] = {"uplink": uplink, "queue": queue, "render": render, "download": download}
+    times["decode"] = milliseconds.get("decode", 0.0)
     return Account("network", link, times, bytes, measured=True, name=name)
 
 
 def account_of_model(milliseconds: Mapping[str, float], link: LinkProfile, *, bytes: int, name: str = "") -> Account:
     """The account of a model that a UE fetched and drew with, measured by the UE.
 
-    milliseconds: `select`, asking which model and its answer; `wait`, from asking for the file to its first byte, which
-    came down in half the link's round trip; `download`, from there to the last byte; `load`; `frame`.
+    milliseconds: `select`, asking which model, and its answer; `file`, from asking for the file to its last byte, of
+    which the way up is told apart as in `account_of_view`; `load`; `frame`.
     """
-    way_down = min(milliseconds["wait"], link.rtt_ms / 2)
-    times: dict[Stage, float] = {
-        "uplink": milliseconds["select"] + milliseconds["wait"] - way_down,
-        "download": way_down + milliseconds["download"],
-        "load": milliseconds["load"],
-        "frame": milliseconds["frame"],
-    }
+    uplink, download = _ways(milliseconds["file"], link)
+    times: dict[Stage, float] = {"uplink": milliseconds["select"] + uplink, "download": download}
+    times |= {"load": milliseconds["load"], "frame": milliseconds["frame"]}
     return Account("device", link, times, bytes, measured=True, name=name)
+
+
+def _ways(travelling: float, link: LinkProfile, *, handshake: bool = False) -> tuple[float, float]:
+    """What a request and its answer spent on the way, as the way up and the way down, ms."""
+    up = transfer_ms(link, REQUEST_BYTES, direction="up", connected=True) + (link.rtt_ms if handshake else 0.0)
+    travelling = max(0.0, travelling)
+    return min(travelling, up), max(0.0, travelling - up)
 
 
 def _worth_it_from(extra: float, saved: float) -> float:

@@ -122,11 +122,19 @@ def test_a_measured_view_keeps_its_time_and_gives_the_service_what_the_service_t
 
 
 @pytest.mark.row("S41")
+def test_a_new_connection_s_handshake_belongs_to_the_way_up() -> None:
+    said = {"request": 200.0, "render": 60.0}
+    warm, new = (account_of_view(said, PLAIN, bytes=1, connected=connected) for connected in (True, False))
+    assert new.total_ms == pytest.approx(warm.total_ms)
+    assert new.of("uplink") - warm.of("uplink") == pytest.approx(PLAIN.rtt_ms)
+
+
+@pytest.mark.row("S41")
 def test_a_measured_model_keeps_its_time() -> None:
-    said = {"select": 120.0, "wait": 60.0, "download": 300.0, "load": 80.0, "frame": 10.0}
+    said = {"select": 120.0, "file": 360.0, "load": 80.0, "frame": 10.0}
     account = account_of_model(said, PLAIN, bytes=300_000, name="S")
     assert account.total_ms == pytest.approx(sum(said.values()))
-    assert account.milliseconds == pytest.approx({"uplink": 155, "download": 325, "load": 80, "frame": 10})
+    assert account.milliseconds == pytest.approx({"uplink": 145.7, "download": 334.3, "load": 80, "frame": 10})
     assert (account.measured, account.name) == (True, "S")
 
 

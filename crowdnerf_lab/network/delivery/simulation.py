@@ -9,7 +9,7 @@ Letters: K source symbols of a block; a RaptorQ decoder fails with K + h symbols
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -201,25 +201,28 @@ def simulate_flash_crowd(
     origin, radio = links.origin_mbit_s * 1e6 / 8, links.radio_mbit_s * 1e6 / 8
     ue_rate = links.ue.bytes_per_second("down")
     travelling = object_bytes / (1 - links.ue.loss)
-    # What a download alone takes beyond its bytes at the link's rate: asking, slow start, and the way.
-    starting = (transfer_ms(links.ue, object_bytes) / 1e3 - travelling / ue_rate) + 1.5 * links.ue.rtt_ms / 1e3
+    # Before anything comes: a connection's handshake, and half a round trip to say what is wanted.
+    asked = wanted + 1.5 * links.ue.rtt_ms / 1e3
+    # What a download alone takes beyond its bytes at the link's rate: slow start, and the way down.
+    starting = max(0.0, transfer_ms(links.ue, object_bytes) / 1e3 - travelling / ue_rate)
     sizes = np.full(receivers, travelling)
     if way == "broadcast":
         once = 8 * object_bytes * (1 + HEADERS_BYTES / SYMBOL_BYTES) / (links.broadcast_mbit_s * 1e6)
-        return simulate_broadcast(
+        seen = simulate_broadcast(
             receivers,
             object_bytes=object_bytes,
             loss=links.ue.losses,
             rate_mbit_s=links.broadcast_mbit_s,
-            rounds=2 + float(wanted.max()) / once if rounds is None else rounds,
-            joins=wanted,
+            rounds=2 + float(asked.max()) / once if rounds is None else rounds,
+            joins=asked,
             repair_mbit_s=min(links.origin_mbit_s, links.radio_mbit_s),
             repair_rtt_s=links.ue.rtt_ms / 1e3,
             seed=seed,
         )
+        return replace(seen, wanted=wanted)
     if way == "peers":
         exchange = exchange_pieces(
-            wanted,
+            asked,
             object_bytes=object_bytes,
             seed_rate=min(origin, radio),
             peer_rate=links.peer_mbit_s * 1e6 / 8,
@@ -228,7 +231,7 @@ def simulate_flash_crowd(
         )
         return Delivery(way, wanted, exchange.seconds, {"origin": exchange.seeded, "peers": exchange.given})
     shared = radio if way == "edges" else min(origin, radio)
-    seconds = fair_share(wanted + max(starting, 0.0), sizes, rate=shared, most_each=ue_rate)
+    seconds = fair_share(asked + starting, sizes, rate=shared, most_each=ue_rate)
     carried = {"origin" if way == "unicast" else "edges": float(sizes.sum())}
     return Delivery(way, wanted, seconds, carried)
 
