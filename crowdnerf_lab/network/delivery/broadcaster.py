@@ -173,7 +173,7 @@ def _with_layers(
         layered = "" if len(part) == len(content) else f"-first-{len(part)}"
         session = describe(
             part,
-            name=f"{card.name}{layered}-{card.model}"[:255],
+            name=f"{card.name}{layered}-{artefact.model.name}"[:255],
             event=event,
             version=version,
             code=settings.code,

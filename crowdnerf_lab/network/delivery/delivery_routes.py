@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from crowdnerf_lab.network.context import CallingMember, CallingUE, CurrentService, Service
 from crowdnerf_lab.network.delivery.broadcaster import sessions_of
@@ -19,13 +19,23 @@ from crowdnerf_lab.network.delivery.objects import (
     pieces_of,
 )
 from crowdnerf_lab.network.delivery.pieces import SharedObject
-from crowdnerf_lab.network.delivery.tracker import PEER_S, PeerBook, Peers
+from crowdnerf_lab.network.delivery.tracker import PEER_S, Peer, PeerBook, Peers
 from crowdnerf_lab.network.limits import address_of
 from crowdnerf_lab.network.problems import Problem, declared
 
 router = APIRouter(tags=["delivery"])
 RECENT_VERSIONS = 4
 """Versions whose files peers may give to each other, the newest first."""
+
+
+def _whole(number: object) -> object:
+    """JSON Schema's integers: 2000.0 is one; true and "2000" are none."""
+    if isinstance(number, bool | str | bytes):
+        raise ValueError("should be a whole number")
+    return number
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
 
 
 class BroadcastList(BaseModel):
@@ -42,10 +52,8 @@ class Announcement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Sha256
-    port: Annotated[int, Field(ge=1024, le=65535, strict=True)]
-    pieces: Annotated[
-        tuple[Annotated[int, Field(ge=0, lt=MOST_PIECES, strict=True)], ...], Field(max_length=MOST_PIECES)
-    ]
+    port: Annotated[WholeNumber, Field(ge=1024, le=65535)]
+    pieces: Annotated[tuple[Annotated[WholeNumber, Field(ge=0, lt=MOST_PIECES)], ...], Field(max_length=MOST_PIECES)]
 
 
 READ = declared(401, 403, 404, 422, 429)
@@ -87,10 +95,15 @@ async def announce_pieces(caller: CallingUE, service: CurrentService, body: Anno
         )
     host = address_of(request)
     url = f"http://{f'[{host}]' if ':' in host else host}:{body.port}/objects/{body.sha256}"
+    try:
+        peer = Peer(url=url, pieces=body.pieces)
+    except ValidationError as error:
+        detail = f"the address {host!r:.80} cannot be given to other UEs; connect by an address of your own"
+        raise Problem(409, "Conflict", detail, kind="no-address") from error
 
     def noted() -> Peers:
         book = _book(service.settings.home)
-        book.announce(caller.event, body.sha256, ue=caller.ue, url=url, pieces=body.pieces)
+        book.announce(caller.event, body.sha256, ue=caller.ue, peer=peer)
         return _listed(service, caller.event, caller.ue, described, href)
 
     try:

@@ -32,7 +32,7 @@ MOST_PIECES, LEAST_PIECE_BYTES = 256, 16 * 1024
 Code = Literal["raptorq", "flute", "none"]
 Kind = Literal["model", "delta", "view"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.#-]{0,254}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,255}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Content = bytes
 """The bytes themselves; `bytes` is their number in a description, as on a card."""

@@ -57,8 +57,8 @@ class PeerBook:
             "PRIMARY KEY (event, sha256, ue)) WITHOUT ROWID"
         )
 
-    def announce(self, event: str, sha256: str, *, ue: str, url: str, pieces: Sequence[int]) -> None:
-        """Note that a UE holds these pieces; none: that it gives no longer. Raises DeliveryError for too many."""
+    def announce(self, event: str, sha256: str, *, ue: str, peer: Peer) -> None:
+        """Note what a UE holds; no piece: that it gives no longer. Raises DeliveryError for too many."""
         connection, now = self._connection(), time.time()
         connection.execute(
             "DELETE FROM peers WHERE seen < ? OR (event = ? AND sha256 = ? AND ue = ?)",
@@ -69,14 +69,14 @@ class PeerBook:
                 ue,
             ),
         )
-        if not pieces:
+        if not peer.pieces:
             return
         (held,) = connection.execute("SELECT count(*) FROM peers WHERE event = ? AND ue = ?", (event, ue)).fetchone()
         if held >= MOST_OBJECTS:
             raise DeliveryError(f"a UE gives at most {MOST_OBJECTS} objects at a time; stop giving another one")
         connection.execute(
             "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?, ?, ?)",
-            (event, sha256, ue, url, json.dumps(sorted(set(pieces))), now),
+            (event, sha256, ue, peer.url, json.dumps(sorted(set(peer.pieces))), now),
         )
 
     def peers(self, event: str, sha256: str, *, but: str) -> tuple[Peer, ...]:

@@ -13,7 +13,7 @@ from crowdnerf_lab.network.delivery.objects import DeliveryError, read_session
 from crowdnerf_lab.network.delivery.peer_server import Holdings, PeerServer
 from crowdnerf_lab.network.delivery.peers import fetch_object
 from crowdnerf_lab.network.delivery.receiver import receive
-from crowdnerf_lab.network.delivery.tracker import PeerBook, Tracker
+from crowdnerf_lab.network.delivery.tracker import Peer, PeerBook, Tracker
 from crowdnerf_lab.network.settings import ServiceSettings
 from tests.network.delivery.crowd import free_port
 from tests.network.service_in_thread import service_in_thread
@@ -120,14 +120,16 @@ def test_only_members_ask(event):
     assert httpx.get(f"{service.url}/events/concert/broadcasts", headers=operator).json() == {"sessions": []}
 
 
+def peer_of(sha256: str) -> Peer:
+    return Peer(url=f"http://127.0.0.1:2000/objects/{sha256}", pieces=(0,))
+
+
 def test_a_peer_that_is_silent_is_forgotten_and_nobody_holds_everything(tmp_path, monkeypatch):
     book = PeerBook(tmp_path / "peers.sqlite")
     for number in range(64):
-        book.announce(
-            "concert", f"{number:064x}", ue="ue1", url=f"http://127.0.0.1:2000/objects/{number:064x}", pieces=[0]
-        )
+        book.announce("concert", f"{number:064x}", ue="ue1", peer=peer_of(f"{number:064x}"))
     with pytest.raises(DeliveryError, match="at most 64"):
-        book.announce("concert", "f" * 64, ue="ue1", url="http://127.0.0.1:2000/objects/" + "f" * 64, pieces=[0])
+        book.announce("concert", "f" * 64, ue="ue1", peer=peer_of("f" * 64))
     assert len(book.peers("concert", f"{3:064x}", but="ue2")) == 1
     assert PeerBook(tmp_path / "peers.sqlite").peers("concert", f"{3:064x}", but="ue2")
     now = time.time()

@@ -49,6 +49,8 @@ def test_fields_of_a_newer_service_are_passed_over():
         {"code": "flute"},
         {"name": "../model.bin"},
         {"name": ".model"},
+        {"name": "a/b"},
+        {"name": "a#b"},
         {"href": "//elsewhere/file"},
         {"href": "https://elsewhere/file"},
         {"group": "192.0.2.1"},
