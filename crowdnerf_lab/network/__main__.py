@@ -40,6 +40,7 @@ def main() -> int:
     """Exit status: 0 after a stop, 2 when it cannot run as asked."""
     arguments = _arguments()
     logging.config.dictConfig(LOGGING)
+    signal.signal(signal.SIGTERM, _leave)  # which uvicorn raises again when it has shut down
     given = {"HOME": arguments.home, "EVENTS": arguments.events and json.dumps(arguments.events)}
     os.environ.update({PREFIX + name: value for name, value in given.items() if value})
     try:
@@ -51,6 +52,8 @@ def main() -> int:
             if arguments.end_with_input:
                 threading.Thread(target=_end_with_input, daemon=True).start()
             _run(arguments, listening)
+    except KeyboardInterrupt:
+        return 0
     except (SettingsError, RunningError, FileError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
@@ -112,6 +115,11 @@ def _run(arguments: argparse.Namespace, listening: socket.socket) -> None:
         Multiprocess(config, sockets=[listening]).run()
     else:
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    """End by way of every `finally`."""
+    sys.exit(0)
 
 
 def _end_with_input() -> None:

@@ -1,14 +1,15 @@
 """serve: the service in the background of a notebook, in one line, and away when the notebook is."""
 
+import atexit
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-import weakref
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,8 @@ class RunningService:
     def __init__(self, running: Running, home: Path, process: subprocess.Popen[bytes] | None) -> None:
         self.url, self.pid, self.home = running.url, running.pid, home
         self.ours = process is not None
-        self._end = weakref.finalize(self, _ended, process)
+        self._end = partial(_ended, process)
+        atexit.register(self._end)
 
     @property
     def operator_token(self) -> str:
@@ -57,6 +59,7 @@ class RunningService:
 
     def close(self) -> None:
         """Stop the service and whatever it started, within seconds. Nothing that it acknowledged is lost."""
+        atexit.unregister(self._end)
         self._end()
 
     def __enter__(self) -> "RunningService":
