@@ -88,7 +88,7 @@ async def _storm(settings: ServiceSettings, files: Sequence[tuple[Photo, Path]],
                         async with in_hand:
                             if ue.name is None:
                                 await ue.join()
-                            uploaded = await ue.send(path, capture=capture_of(_positioned(photo)))
+                            uploaded = await ue.send(path, capture=capture_of(positioned(photo)))
                         break
                     except NetworkError:
                         interruptions += 1
@@ -164,7 +164,7 @@ def _photos(folder: Path, count: int) -> list[tuple[Photo, Path]]:
     return files
 
 
-def _positioned(photo: Photo) -> Photo:
+def positioned(photo: Photo) -> Photo:
     """The photo of a phone that knows its pose."""
     camera = None
     if photo.truth is not None and photo.focal_px is not None:

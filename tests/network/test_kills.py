@@ -232,9 +232,9 @@ class Crowd:
             if latest.status_code != 200:
                 time.sleep(0.05)
                 continue
-            number = latest.json()["number"]
-            cards = self._ask("GET", f"/versions/{number}", headers=self.token).json()
-            for card in cards["artefacts"]:
+            number = latest.json()["version"]
+            cards = self._ask("GET", f"/versions/{number}", headers=self.token)
+            for card in cards.json()["cards"] if cards.status_code == 200 else ():
                 for file in card["files"]:
                     path = f"/versions/{number}/artefacts/{card['name']}/files/{file['path']}"
                     answer = self._ask("GET", path, headers=self.token | {"Accept-Encoding": "identity"})
