@@ -36,6 +36,9 @@ _ZERO = np.float32(0.0)
 _ZERO_CODE = np.float32(128.0)
 
 _jit = njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
+# Not left to the linker: a process that compiled a callee itself would link that copy of it, one that found its caller
+# compiled the copy inside, and the two differ in the last bit.
+_inlined = njit(fastmath=True, inline="always", error_model="numpy")
 
 
 @_jit
@@ -200,7 +203,7 @@ def fill_bricks(
                 texels[first + v, c] = np.uint8(min(max(code, _ZERO), np.float32(255.0)))
 
 
-@_jit
+@_inlined
 @no_type_check
 def bent(x, y, z):
     """`contracted` of kernels.cpu between other bounds: box units (the box is [-1, 1]^3) to (-2, 2)."""
@@ -215,7 +218,7 @@ def bent(x, y, z):
     return x, y, z
 
 
-@_jit
+@_inlined
 @no_type_check
 def clear(x, y, z, reach, size):
     """How far, in box units along the axis on which it is fastest, a ray at (x, y, z) moves less than `reach` cells of
@@ -232,7 +235,7 @@ def clear(x, y, z, reach, size):
     return _HALF * min(reach * size, largest - second)
 
 
-@_jit
+@_inlined
 @no_type_check
 def decayed(x):
     """exp(-x) for x > -1024 as (1 - x / 1024)^1024: off by at most 3e-4, and no call in the inner loop."""
@@ -397,7 +400,7 @@ def march_rows(
         out[ray, 4] = opacity
 
 
-@_jit
+@_inlined
 @no_type_check
 def blend(texels, a, b, c, d, w00, w01, w10, w11, gz, fz, numbers, row):
     """Interpolate texels [vertices, numbers] between four vertices, and the ones after them along z, into row."""
