@@ -123,8 +123,9 @@ def checksum_of(headers: Headers) -> Checksum | None:
 
 
 def is_offset_stream(headers: Headers) -> bool:
-    """Whether the body is a piece of an upload, by its Content-Type."""
-    return headers.get("Content-Type", "").partition(";")[0].strip().lower() == CONTENT_TYPE
+    """Whether the body is a piece of an upload as it is, by its Content-Type and Content-Encoding."""
+    plain = headers.get("Content-Encoding", "identity").strip().lower() == "identity"
+    return plain and headers.get("Content-Type", "").partition(";")[0].strip().lower() == CONTENT_TYPE
 
 
 def body_announced(headers: Headers) -> bool:
@@ -137,7 +138,7 @@ def wrong_content_type(headers: Headers) -> Problem:
     return Problem(
         415,
         "Unsupported Media Type",
-        f"Content-Type is {headers.get('Content-Type', 'missing')!r:.120}; send {CONTENT_TYPE}",
+        f"Content-Type is {headers.get('Content-Type', 'missing')!r:.120}; send {CONTENT_TYPE}, without encoding it",
         headers={"Accept-Patch": CONTENT_TYPE},
     )
 

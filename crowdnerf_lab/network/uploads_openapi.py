@@ -128,3 +128,18 @@ TERMINATE: Schema = {
     "responses": _ALWAYS | declared(409, 410) | {204: _answer("Deleted.")},
     "openapi_extra": {"parameters": [_RESUMABLE]},
 }
+OVERRIDE: Schema = {
+    "responses": PATCH["responses"] | declared(405) | {200: READ["responses"][200]},
+    "openapi_extra": {
+        "parameters": [
+            _header(
+                "X-HTTP-Method-Override",
+                "The method that is meant.",
+                {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]},
+                required=True,
+            ),
+            *PATCH["openapi_extra"]["parameters"],
+        ],
+        "requestBody": _BODY | {"required": False},
+    },
+}

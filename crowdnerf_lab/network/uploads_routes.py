@@ -19,7 +19,7 @@ from crowdnerf_lab.network.context import CallingUE, CurrentService, Service
 from crowdnerf_lab.network.problems import Problem
 from crowdnerf_lab.network.upload_writing import Writing
 from crowdnerf_lab.network.uploads import Upload, Uploads
-from crowdnerf_lab.network.uploads_openapi import CREATE, OPTIONS, OPTIONS_OF_ONE, PATCH, READ, TERMINATE
+from crowdnerf_lab.network.uploads_openapi import CREATE, OPTIONS, OPTIONS_OF_ONE, OVERRIDE, PATCH, READ, TERMINATE
 
 PIECE_BYTES = 256 << 10
 """So many bytes of a body are in memory at a time."""
@@ -109,6 +109,27 @@ async def go_on(
     upload = await run_in_threadpool(uploads.one, caller.event, caller.ue, id=id)
     upload = await _received(request, uploads, upload, offset=offset, checksum=checksum)
     return Response(status_code=204, headers=_progress(upload))
+
+
+@router.post("/{id}", operation_id="override_upload_method", status_code=204, response_class=Response, **OVERRIDE)
+async def override(
+    id: UploadId, request: Request, service: CurrentService, caller: CallingUE, _tus: SpokenTus
+) -> Response:
+    """HEAD, PATCH or DELETE, as X-HTTP-Method-Override says, where a network between lets POST alone through."""
+    meant = request.headers.get("X-HTTP-Method-Override", "")
+    if meant == "PATCH":
+        return await go_on(id, request, service, caller, None)
+    if meant == "HEAD":
+        return await read(id, service, caller, None)
+    if meant == "DELETE":
+        return await terminate(id, service, caller, None)
+    raise Problem(
+        405,
+        "Method Not Allowed",
+        f"POST to an upload means what X-HTTP-Method-Override says, and that is {meant!r:.40}; "
+        "send PATCH, HEAD or DELETE there, or as the method",
+        headers={"Allow": "OPTIONS, HEAD, PATCH, DELETE, POST"},
+    )
 
 
 @router.delete("/{id}", operation_id="terminate_upload", status_code=204, response_class=Response, **TERMINATE)

@@ -2,11 +2,13 @@
 
 import hashlib
 import io
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -76,6 +78,26 @@ def test_it_goes_on_after_the_server_was_killed_in_the_middle(server: MortalServ
     again.upload()
     (found,) = Contributions(Database(tmp_path)).of("concert", ue)
     assert (found.state, found.sha256) == ("received", hashlib.sha256(content).hexdigest())
+
+
+def test_a_connection_that_breaks_costs_only_what_had_not_arrived(server: MortalServer) -> None:
+    _, client = joined(server)
+    content = photo(4 * PIECE)
+    sending = uploader(client, content, checksum=False)
+    sending.set_url(sending.create_url())
+    where = urlsplit(str(sending.url))
+    said = [f"PATCH {where.path} HTTP/1.1", f"Host: {where.netloc}", f"Content-Length: {len(content)}"]
+    said += [f"{name}: {value}" for name, value in sending.get_headers().items()]
+    said += ["Upload-Offset: 0", "Content-Type: application/offset+octet-stream", "", ""]
+    with socket.create_connection((where.hostname, where.port)) as connection:
+        connection.sendall("\r\n".join(said).encode() + content[: 2 * PIECE + 5])
+        time.sleep(0.1)
+    end = time.monotonic() + 5
+    while sending.get_offset() < 2 * PIECE + 5 and time.monotonic() < end:
+        time.sleep(0.02)
+    sending.offset = sending.get_offset()
+    assert sending.offset == 2 * PIECE + 5
+    sending.upload()
 
 
 def test_twenty_kills_lose_and_double_nothing_acknowledged(server: MortalServer, tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ def test_a_header_that_stands_there_twice_is_refused(ue: DirectUE) -> None:
 
 
 def test_a_body_of_another_type_is_refused(ue: DirectUE) -> None:
-    for headers in ({}, {"Content-Type": "image/jpeg"}, {"Content-Type": "application/offset"}):
+    encoded = OFFSET_STREAM | {"Content-Encoding": "gzip"}
+    for headers in ({}, {"Content-Type": "image/jpeg"}, {"Content-Type": "application/octet-stream"}, encoded):
         creation = ue.client.ask("POST", ue.uploads, headers=ue.headers | headers | {"Upload-Length": "9"}, body=b"x")
         assert creation.status == 415
         upload = ue.create(400).headers["location"]
@@ -482,6 +483,23 @@ def test_a_complete_upload_can_be_taken_back_until_it_is_taken_in(ue: DirectUE, 
         rows.execute("UPDATE contributions SET state = 'taken_in' WHERE id = ?", (late.rpartition("/")[2],))
     assert ue.ask("DELETE", late).status == 409
     assert ue.status(late)["state"] == "taken_in"
+
+
+def test_post_means_what_the_override_says(ue: DirectUE) -> None:
+    content = photo()
+    upload = ue.create(400, body=content[:100]).headers["location"]
+
+    def posted(meant: str, *, body: bytes = b"", **others: str) -> Any:
+        headers = ue.headers | OFFSET_STREAM | {"X-HTTP-Method-Override": meant} | others
+        return ue.client.ask("POST", upload, headers=headers, body=body)
+
+    assert posted("PATCH", body=content[100:200], **{"Upload-Offset": "100"}).status == 204
+    assert posted("HEAD").headers["upload-offset"] == "200"
+    assert posted("DELETE").status == 204
+    assert posted("HEAD").status == 404
+    for meant in ("", "GET", "patch", "POST"):
+        refused = posted(meant)
+        assert (refused.status, "PATCH" in refused.headers["allow"]) == (405, True)
 
 
 def test_an_expired_upload_is_gone_and_swept(ue: DirectUE, service: Service, store: Uploads) -> None:
