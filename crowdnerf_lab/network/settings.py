@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from crowdnerf_lab.findings import first_finding
-from crowdnerf_lab.network.delivery.broadcaster import BroadcastSettings
+from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.update_settings import UpdateSettings
 
 MIB = 1 << 20

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from crowdnerf_lab.network.delivery.broadcaster import BroadcastSettings
+from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.settings import ServiceSettings, SettingsError
 from crowdnerf_lab.network.update_settings import UpdateSettings
 
