@@ -56,9 +56,8 @@ CELL_BITS = 300.0
 COARSE_DENSITY_STEP, COARSE_MULTIPLIER = 8, 5e-11
 """Steps of `density_codes` (6 %) in which cells' densities are kept above that lambda. They only steer the samples: to
 the concert's own pictures that gains 0.3 dB at 60 kB and nothing at 200 kB; at 1 MB it would lose 3 dB."""
-CELL_MOVING, DENSITY_MOVING = 2.0, 1
-"""By what factor a cell must be worth more, or less, than its bits to change its state from the version before; and in
-steps of `density_codes`, how far its density must move to be told anew."""
+CELL_MOVING = 3.0
+"""By what factor a cell must be worth more, or less, than its bits to change its state from the version before."""
 LEAST_BITS = 4.0
 """Bits that no row worth keeping takes less than."""
 
@@ -214,8 +213,9 @@ class _Source:
         densities = density_codes(field.density_of_cell.cpu().numpy()[occupied])
         densities = np.minimum((densities + density_step / 2) // density_step * density_step, 255).astype(np.uint8)
         if self.before is not None:
+            # A density that moved by no more than a step is not told anew.
             old = self.before.densities[occupied]
-            near = np.abs(old.astype(int) - densities) <= DENSITY_MOVING
+            near = np.abs(old.astype(int) - densities) <= density_step
             densities = np.where(near & self.before.cells[occupied], old, densities)
         return BakedField(
             values=np.concatenate(values),
