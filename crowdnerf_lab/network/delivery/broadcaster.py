@@ -4,56 +4,34 @@ One process of a service broadcasts (a lock in its home); all of them tell UEs a
 """
 
 import asyncio
+import contextlib
 import fcntl
 import logging
+import sqlite3
 import threading
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.catalogue import Catalogue, CatalogueError
 from crowdnerf_lab.files import write_json
+from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.delivery.carousel import broadcast_together
-from crowdnerf_lab.network.delivery.objects import BroadcastSession, Code, DeliveryError, describe
+from crowdnerf_lab.network.delivery.objects import BroadcastSession, DeliveryError
+from crowdnerf_lab.network.delivery.on_air import deltas_of, objects_of
+from crowdnerf_lab.network.deltas import Deltas
+
+__all__ = ["BroadcastSettings", "Broadcaster", "sessions_of"]
 
 log = logging.getLogger(__name__)
 
 FOLDER = "broadcasts"
 LOOK_S = 0.25
 """How often the broadcaster looks for a newer version."""
-
-
-@dataclass(frozen=True)
-class BroadcastSettings:
-    """Where and how fast a service broadcasts.
-
-    group, port: multicast destination (RFC 2365: 239.0.0.0/8 stays inside an organisation). interface: address of the
-    network interface it leaves by; hops: routers it may pass. rate_mbit_s: of one event, headers included. code:
-    "flute" for receivers of others. most_bytes: of the objects on one carousel; the smallest models come first.
-    expires_s: after which UEs need not wait for a session any more.
-    """
-
-    group: str = "239.255.77.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 9771
-    interface: str = "127.0.0.1"
-    hops: Annotated[int, Field(ge=0, le=255)] = 1
-    rate_mbit_s: Annotated[float, Field(gt=0, le=10_000)] = 10.0
-    code: Code = "raptorq"
-    most_bytes: Annotated[int, Field(ge=1)] = 32 << 20
-    expires_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
-
-
-@dataclass(frozen=True)
-class OnAir:
-    """One event's carousel: the version it carries, and the objects with their sessions."""
-
-    version: int
-    objects: tuple[tuple[BroadcastSession, bytes], ...]
+REST_S = 2.5
+"""After something went wrong."""
 
 
 def sessions_of(home: Path, event: str) -> tuple[BroadcastSession, ...]:
@@ -66,31 +44,12 @@ def sessions_of(home: Path, event: str) -> tuple[BroadcastSession, ...]:
     return tuple(session for session in sessions if session.expires > time.time())
 
 
-def objects_of(catalogue: Catalogue, event: str, settings: BroadcastSettings) -> OnAir | None:
-    """The latest version's models as a carousel: first layers of progressive ones first, small models before large."""
-    try:
-        latest = catalogue.latest(event)
-    except CatalogueError:
-        return None
-    if latest is None:
-        return None
-    objects: list[tuple[BroadcastSession, bytes]] = []
-    left = settings.most_bytes
-    for artefact in sorted(catalogue.artefacts(event, latest.number), key=lambda one: one.card.bytes):
-        content = artefact.model.read_bytes()
-        if len(content) > left:
-            break
-        left -= len(content)
-        objects += _with_layers(artefact, content, event, latest.number, settings, first=len(objects))
-    return OnAir(latest.number, tuple(objects))
-
-
 class Broadcaster:
     """Keeps the events' latest versions on the air from `start` to `close`."""
 
     def __init__(self, home: Path, catalogue: Catalogue, settings: BroadcastSettings) -> None:
         self.home, self.settings = home, settings
-        self._catalogue = catalogue
+        self._catalogue, self._deltas = catalogue, Deltas(home / "deltas")
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -115,78 +74,68 @@ class Broadcaster:
                 except OSError:  # another process of this service broadcasts
                     await asyncio.sleep(LOOK_S)
                     continue
-                await self._broadcast(folder)
+                for note in folder.glob("*.json"):  # of a process that was killed
+                    note.unlink()
+                await self._broadcast()
+                await self._deltas.close()
 
-    async def _broadcast(self, folder: Path) -> None:
-        """Until closed: one task for each event, begun anew when its latest version changes."""
-        carousels: dict[str, tuple[int, asyncio.Event, asyncio.Task[None]]] = {}
+    async def _broadcast(self) -> None:
+        """Until closed: one carousel for each event, begun anew when its latest version changes."""
+        carousels: dict[str, _Carousel] = {}
         try:
             while not self._closing.is_set():
-                for event in self._catalogue.events():
-                    latest = self._catalogue.latest(event)
-                    running = carousels.get(event)
-                    number = 0 if latest is None else latest.number
-                    if running is not None and (running[0] != number or running[2].done()):
-                        await _stopped(carousels.pop(event))
-                        (folder / f"{event}.json").unlink(missing_ok=True)
-                        running = None
-                    if running is None and number:
-                        stop = asyncio.Event()
-                        carousels[event] = (number, stop, asyncio.create_task(self._carousel(event, stop)))
+                try:
+                    for event in await asyncio.to_thread(self._catalogue.events):
+                        await self._keep_up(event, carousels)
+                except (CatalogueError, OSError, sqlite3.Error):
+                    log.exception("the catalogue cannot be read; it is tried again")
                 await asyncio.sleep(LOOK_S)
         finally:
-            for event, carousel in carousels.items():
-                await _stopped(carousel)
-                (folder / f"{event}.json").unlink(missing_ok=True)
+            for carousel in carousels.values():
+                await carousel.stopped()
+
+    async def _keep_up(self, event: str, carousels: dict[str, "_Carousel"]) -> None:
+        latest = await asyncio.to_thread(self._catalogue.latest, event)
+        number = 0 if latest is None else latest.number
+        running = carousels.get(event)
+        if running is not None and (running.version != number or running.task.done()):
+            await carousels.pop(event).stopped()
+        if number and event not in carousels:
+            stop = asyncio.Event()
+            carousels[event] = _Carousel(number, stop, asyncio.create_task(self._carousel(event, stop)))
 
     async def _carousel(self, event: str, stop: asyncio.Event) -> None:
+        note = self.home / FOLDER / f"{event}.json"
         try:
-            on_air = await asyncio.to_thread(objects_of, self._catalogue, event, self.settings)
-            if on_air is None or not on_air.objects:
+            models = await asyncio.to_thread(objects_of, self._catalogue, event, self.settings)
+            deltas = await deltas_of(self._catalogue, event, self.settings, self._deltas)
+            objects = (*deltas, *(() if models is None else models.objects))
+            if not objects:
                 await stop.wait()
                 return
-            note = [session.model_dump(mode="json") for session, _ in on_air.objects]
-            await asyncio.to_thread(write_json, self.home / FOLDER / f"{event}.json", note)
-            log.info("%s: version %d is on the air, %d objects", event, on_air.version, len(note))
-            await broadcast_together(
-                on_air.objects, stop=stop, interface=self.settings.interface, hops=self.settings.hops
-            )
-        except (DeliveryError, OSError):
+            await asyncio.to_thread(write_json, note, [session.model_dump(mode="json") for session, _ in objects])
+            log.info("%s: version %d is on the air, %d objects", event, objects[0][0].version, len(objects))
+            await broadcast_together(objects, stop=stop, interface=self.settings.interface, hops=self.settings.hops)
+        except (DeliveryError, CatalogueError, OSError, sqlite3.Error):
             log.exception("%s: broadcasting stopped; it is tried again", event)
-            await asyncio.sleep(10 * LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REST_S)
+        finally:
+            note.unlink(missing_ok=True)
 
 
-async def _stopped(carousel: tuple[int, asyncio.Event, asyncio.Task[None]]) -> None:
-    carousel[1].set()
-    await carousel[2]
+@dataclass(frozen=True)
+class _Carousel:
+    """One event's, in motion."""
 
+    version: int
+    stop: asyncio.Event
+    task: asyncio.Task[None]
 
-def _with_layers(
-    artefact: Artefact, content: bytes, event: str, version: int, settings: BroadcastSettings, *, first: int
-) -> list[tuple[BroadcastSession, bytes]]:
-    """An artefact's model, and its first layers as an object of their own."""
-    card = artefact.card
-    beginnings = [content[: layer.bytes] for layer in card.layers[:1] if layer.bytes < len(content)]
-    href = f"/events/{event}/versions/{version}/artefacts/{card.name}/files/{card.model}"
-    described = []
-    for number, part in enumerate((*beginnings, content)):
-        layered = "" if len(part) == len(content) else f"-first-{len(part)}"
-        session = describe(
-            part,
-            name=f"{card.name}{layered}-{artefact.model.name}"[:255],
-            event=event,
-            version=version,
-            code=settings.code,
-            port=settings.port,
-            group=str(IPv4Address(settings.group)),
-            rate_mbit_s=settings.rate_mbit_s,
-            expires_in_s=settings.expires_s,
-            object_number=first + number,
-            priority=0 if layered else 1,
-            href=href,
-        )
-        described.append((session, part))
-    return described
+    async def stopped(self) -> None:
+        """Stop it, and wait for that."""
+        self.stop.set()
+        await self.task
 
 
 _SESSIONS = TypeAdapter(tuple[BroadcastSession, ...])

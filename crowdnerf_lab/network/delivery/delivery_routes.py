@@ -35,7 +35,7 @@ def _whole(number: object) -> object:
     return number
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)
 
 
 class BroadcastList(BaseModel):
@@ -52,8 +52,8 @@ class Announcement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Sha256
-    port: Annotated[WholeNumber, Field(ge=1024, le=65535)]
-    pieces: Annotated[tuple[Annotated[WholeNumber, Field(ge=0, lt=MOST_PIECES)], ...], Field(max_length=MOST_PIECES)]
+    port: Annotated[int, Field(ge=1024, le=65535), WHOLE]
+    pieces: Annotated[tuple[Annotated[int, Field(ge=0, lt=MOST_PIECES), WHOLE], ...], Field(max_length=MOST_PIECES)]
 
 
 READ = declared(401, 403, 404, 422, 429)

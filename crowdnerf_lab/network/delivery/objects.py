@@ -85,13 +85,14 @@ class FluteParameters(Described):
 class BroadcastSession(Described):
     """One object on its way to a crowd.
 
-    kind, name, event, version: what it is; name is also the file's, in the receiver's folder. bytes, sha256, pieces:
-    of the object, which may be the first layers of a progressive file (then the object is a beginning of what href
-    names). source_symbols K, source_blocks Z and oti (hex, RFC 6330 section 3.3.2 and 3.3.3) follow from bytes and
+    kind, name, event, version: what it is; name is also the file's, in the receiver's folder. since: the version that a
+    delta leads on from. view: the camera of a popular view, as POST /views takes it. bytes, sha256, pieces: of the
+    object, which may be the first layers of a progressive file (then the object is a beginning of what href names).
+    source_symbols K, source_blocks Z and oti (hex, RFC 6330 sections 3.3.2 and 3.3.3) follow from bytes and
     symbol_bytes. group: IPv4 multicast group; addresses: receivers served one by one instead. source: the only sender
     to listen to. rate_mbit_s: of the sender, headers included. rounds: symbols sent per source symbol; None goes on
-    until expires (Unix time). href: path of the same bytes at the service, where Range requests repair. view: the
-    camera of a popular view, as POST /views takes it.
+    until expires (Unix time). priority: lower numbers go first in every round. href: path of the same bytes at the
+    service, where Range requests repair.
     """
 
     format: Literal["crowdnerf_lab.broadcast"] = "crowdnerf_lab.broadcast"
@@ -121,6 +122,7 @@ class BroadcastSession(Described):
     expires: float = Field(gt=0, allow_inf_nan=False)
     priority: int = Field(default=0, ge=0, le=9)
     href: Annotated[str, Field(pattern=r"^/[^/\\]", max_length=1024)] | None = None
+    since: int | None = Field(default=None, ge=0, lt=1 << 32)
     view: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -176,6 +178,7 @@ def describe(
     priority: int = 0,
     href: str | None = None,
     media_type: str = "application/octet-stream",
+    since: int | None = None,
     view: dict[str, Any] | None = None,
 ) -> BroadcastSession:
     """The description of these bytes, ready to be served as JSON and broadcast. Raises DeliveryError.
@@ -209,6 +212,7 @@ def describe(
         "expires": time.time() + expires_in_s,
         "priority": priority,
         "href": href,
+        "since": since,
         "view": view,
     }
     if code == "raptorq":

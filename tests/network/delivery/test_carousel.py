@@ -27,6 +27,14 @@ def test_thirty_receivers_complete_at_k_symbols_whatever_each_of_them_loses(tmp_
     assert {one.repaired_bytes for one in received} == {0}
 
 
+@pytest.mark.row("S33")
+def test_a_model_reaches_the_crowd_in_the_time_that_its_bytes_take(tmp_path):
+    session = session_of(CONTENT, rounds=1.2, rate_mbit_s=40.0)
+    _, received = to_a_crowd(session, CONTENT, folder=tmp_path, receivers=20, listen_s=5.0)
+    on_the_wire_s = 1.2 * 8 * session.source_symbols * (1280 + 50) / 40e6
+    assert max(one.seconds for one in received) < on_the_wire_s + 1.5
+
+
 @pytest.mark.row("S55")
 def test_without_multicast_addresses_are_served_one_by_one(tmp_path):
     async def deliver():

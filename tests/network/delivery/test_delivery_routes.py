@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.delivery.broadcaster import Broadcaster, BroadcastSettings, objects_of, sessions_of
+from crowdnerf_lab.catalogue.delta import apply_delta
+from crowdnerf_lab.network.delivery.broadcaster import Broadcaster, BroadcastSettings, sessions_of
 from crowdnerf_lab.network.delivery.objects import DeliveryError, read_session
+from crowdnerf_lab.network.delivery.on_air import objects_of
 from crowdnerf_lab.network.delivery.peer_server import Holdings, PeerServer
 from crowdnerf_lab.network.delivery.peers import fetch_object
 from crowdnerf_lab.network.delivery.receiver import receive
@@ -17,7 +19,7 @@ from crowdnerf_lab.network.delivery.tracker import Peer, PeerBook, Tracker
 from crowdnerf_lab.network.settings import ServiceSettings
 from tests.network.delivery.crowd import free_port
 from tests.network.service_in_thread import service_in_thread
-from tests.toy_catalogue import write_toy_artefact
+from tests.toy_catalogue import toy_graph, write_toy_artefact
 
 JOIN = {"device": "phone", "consent": {"train": True, "publish": True}}
 
@@ -159,11 +161,58 @@ def test_a_published_version_is_on_the_air_and_the_next_one_after_it(event, tmp_
     assert sessions_of(service.service.settings.home, "concert") == ()
 
 
-def wait_for_session(url: str, token: dict[str, str], *, version: int):
+@pytest.mark.row("S32", "S55")
+def test_those_who_have_the_version_before_receive_a_delta(event, tmp_path):
+    service, _ = event
+    token = join(service.url)
+    changed = write_toy_artefact(tmp_path / "changed", "tiny", content=toy_graph(padding=3000))
+    again = write_toy_artefact(tmp_path / "again", "tiny", content=toy_graph(padding=3001))
+    service.service.catalogue.publish([changed], event="concert")
+    service.service.catalogue.publish([again], event="concert")
+    settings = BroadcastSettings(port=free_port(), rate_mbit_s=50.0)
+    broadcaster = Broadcaster(service.service.settings.home, service.service.catalogue, settings)
+    broadcaster.start()
+    try:
+        delta = wait_for_session(service.url, token, version=3, kind="delta")
+        received = asyncio.run(receive(delta, folder=tmp_path / "delta", listen_s=5.0))
+        repaired = asyncio.run(
+            receive(delta, folder=tmp_path / "repaired", repair=service.url, headers=token, listen_s=0.0)
+        )
+    finally:
+        broadcaster.close()
+    assert delta.since == 2
+    assert delta.bytes < again.card.bytes / 2
+    assert received.path.read_bytes() == repaired.path.read_bytes()
+    made = apply_delta(changed.model.read_bytes(), received.path.read_bytes(), name="delta")
+    assert made == again.model.read_bytes()
+
+
+def test_a_service_that_is_told_to_broadcasts(tmp_path):
+    settings = ServiceSettings(
+        home=tmp_path / "home",
+        events=("concert",),
+        train=False,
+        view_processes=0,
+        broadcast=BroadcastSettings(port=free_port(), rate_mbit_s=50.0),
+    )
+    artefact = write_toy_artefact(tmp_path / "made", "tiny")
+    with service_in_thread(settings) as service:
+        service.service.catalogue.publish([artefact], event="concert")
+        session = wait_for_session(service.url, join(service.url), version=1)
+        received = asyncio.run(receive(session, folder=tmp_path / "here", listen_s=5.0))
+    assert received.path.read_bytes() == artefact.model.read_bytes()
+
+
+def test_a_destination_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="no multicast address"):
+        BroadcastSettings(group="192.0.2.1")
+
+
+def wait_for_session(url: str, token: dict[str, str], *, version: int, kind: str = "model"):
     for _ in range(200):
         answer = httpx.get(f"{url}/events/concert/broadcasts", headers=token, trust_env=False)
         assert answer.status_code == 200, answer.text
-        found = [one for one in answer.json()["sessions"] if one["version"] == version]
+        found = [one for one in answer.json()["sessions"] if (one["version"], one["kind"]) == (version, kind)]
         if found:
             return read_session(found[0])
         time.sleep(0.02)
