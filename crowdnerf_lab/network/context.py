@@ -1,7 +1,8 @@
 """Context: what a route finds of its service, and who is calling it."""
 
+import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -46,7 +47,7 @@ class Service:
     """What the routes of one API process share; `request.app.state.service`.
 
     views: None until the application has started, and where the settings want none. worker: None where no
-    contributions are to be turned into versions.
+    contributions are to be turned into versions. enhancing: held while a photo is enhanced, one at a time.
     """
 
     settings: ServiceSettings
@@ -60,6 +61,7 @@ class Service:
     deltas: Deltas
     views: ViewEngine | None = None
     worker: Supervised | None = None
+    enhancing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True)

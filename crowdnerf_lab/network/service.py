@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.network import (
     contributions_routes,
+    enhanced_routes,
     events_routes,
     models_routes,
     service_routes,
@@ -53,6 +54,7 @@ HOUSEKEEPING_S = 60.0
 ROUTERS = (
     models_routes.router,  # first: what a crowd asks for at once; routes are tried in turn
     views_routes.router,
+    enhanced_routes.router,
     uploads_routes.router,
     contributions_routes.router,
     events_routes.router,
