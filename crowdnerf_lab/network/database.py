@@ -55,6 +55,8 @@ class Database:
         self._connections = threading.local()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Before SQLite opens it: its -wal and -shm get the same mode, and hold the same secrets.
+            self.path.touch(mode=0o600)
             with self.transaction() as connection:
                 _prepare(connection, self.path)
         except sqlite3.DatabaseError as error:
