@@ -25,6 +25,7 @@ from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Probe
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.network.answers import NetworkError
+from crowdnerf_lab.network.download import fetch
 from crowdnerf_lab.network.latency_account import (
     BUDGET_S,
     STAGES,
@@ -38,8 +39,10 @@ from crowdnerf_lab.network.latency_account import (
     views_by_time,
 )
 from crowdnerf_lab.network.link import LINKS, LinkProfile, shaped_tcp
+from crowdnerf_lab.network.local_models import LocalModels
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.ue import LocalModel
 from crowdnerf_lab.network.ue_client import UE
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "runs" / "bench_artefacts"
@@ -125,28 +128,50 @@ async def _view(url: str, link: LinkProfile, probe: Probe, *, place: float) -> A
 
 
 async def _model(url: str, link: LinkProfile, student: Artefact, *, soon: bool) -> Account:
-    """A new UE's first picture from a model. soon: as soon as the first layer is here."""
-    probe = student.card.probes[0]
+    """A new UE's first picture from a model. soon: as soon as the first layer is here; else one step after the other."""
     async with _joined(url, PHONE) as ue:
-        arriving = ue.models_as_they_arrive()
-        async for model in arriving:
-            if soon or model.complete:
-                break
-        else:
-            raise RuntimeError(f"no model: {ue.reason}")
-        started = time.perf_counter()
+        model, times = await (_first_layer(ue) if soon else _whole(ue))
+        probe, started = student.card.probes[0], time.perf_counter()
         await asyncio.to_thread(model.render, np.array(probe.camera_to_world), probe.focal, probe.centre)
-        frame = 1e3 * (time.perf_counter() - started)
-        await arriving.aclose()
-        here, loaded = ("first layer", "first model") if soon else ("whole", "model")
-        reached = ue.arrival
-        times = {
-            "select": reached["select"],
-            "file": reached[here] - reached["select"],
-            "load": reached[loaded] - reached[here],
-            "frame": frame,
-        }
+        times |= {"frame": 1e3 * (time.perf_counter() - started)}
         return account_of_model(times, link, bytes=ue.bytes_received)
+
+
+async def _first_layer(ue: UE) -> tuple[LocalModel, dict[str, float]]:
+    """What the first layer shows, and milliseconds by stage."""
+    arriving = ue.models_as_they_arrive()
+    async for model in arriving:
+        await arriving.aclose()
+        reached = ue.arrival
+        here, loaded = ("first layer", "first model") if "first model" in reached else ("whole", "model")
+        here_ms = min(reached.get(here, reached[loaded]), reached[loaded])
+        return model, {
+            "select": reached["select"],
+            "file": here_ms - reached["select"],
+            "load": reached[loaded] - here_ms,
+        }
+    raise RuntimeError(f"no model: {ue.reason}")
+
+
+async def _whole(ue: UE) -> tuple[LocalModel, dict[str, float]]:
+    """The whole model, and milliseconds by stage."""
+    started = time.perf_counter()
+    answer = await ue.select()
+    if not answer.artefacts or answer.version is None:
+        raise RuntimeError(f"no model: {answer.reason}")
+    selected, offer = time.perf_counter(), answer.artefacts[0]
+    with tempfile.TemporaryDirectory(prefix="models.") as folder:
+        local, file = LocalModels(Path(folder)), offer.model
+        expected = local.expect(offer, version=answer.version)
+        path = await fetch(ue.connection, file.href, size=file.bytes, sha256=file.sha256, store=local.store)
+        arrived = time.perf_counter()
+        model = await local.load(local.keep(expected, path), memory=ue.capability.memory_mb)
+        loaded = time.perf_counter()
+    return model, {
+        "select": 1e3 * (selected - started),
+        "file": 1e3 * (arrived - selected),
+        "load": 1e3 * (loaded - arrived),
+    }
 
 
 @asynccontextmanager
