@@ -80,7 +80,8 @@ class Capability(BaseModel):
         for name, choices in (("runtimes", get_args(Runtime)), ("precisions", get_args(Precision))):
             if isinstance(known.get(name), list | tuple):
                 known[name] = tuple(value for value in known[name] if value in choices)
-        left_out = sorted(set(document) - set(known))
+        unknown = sorted(map(str, set(document) - set(known)))
+        left_out = [name if name.isidentifier() else f"{name!r:.80}" for name in unknown]
         log.info("a capability of version %s: %s not understood", document["version"], ", ".join(left_out) or "nothing")
         return known
 

@@ -134,7 +134,7 @@ async def _of_validation(request: Request, error: Exception) -> Response:
 async def _of_bug(request: Request, error: Exception) -> Response:
     """Nothing of what went wrong, but for a number by which the operator finds it in the log."""
     incident = secrets.token_hex(8)
-    log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
+    log.error("incident %s: %s %r", incident, request.method, request.url.path, exc_info=error)
     detail = "the service failed at this request; try again, and tell its operator the instance if it stays"
     document = Problem(500, "Internal Server Error", detail).document() | {"instance": f"urn:incident:{incident}"}
     return problem_response(document, headers={})

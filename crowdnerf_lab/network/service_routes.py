@@ -35,14 +35,14 @@ class Health(_Document):
     """status: ready when everything is, degraded while some part is not, failed when no request can be served.
 
     database, catalogue: whether they answer. views: the render processes. worker: the training; elsewhere: another
-    process of this service has it; off: it was not wanted. version: of the package.
+    process of this service has it. off: not wanted by the settings. version: of the package.
     """
 
     status: Literal["ready", "degraded", "failed"]
     version: str
     database: Literal["ready", "failed"]
     catalogue: Literal["ready", "failed"]
-    views: Literal["ready", "starting", "failed"]
+    views: Literal["ready", "starting", "failed", "off"]
     worker: Literal["running", "waiting", "elsewhere", "stopped", "off"]
 
 
@@ -91,10 +91,11 @@ async def documentation(request: Request) -> HTMLResponse:
 def health_of(service: Service) -> Health:
     """The service's health, from its parts."""
     parts = {"database": _answers(service), "catalogue": _has_catalogue(service)}
-    views = "failed" if service.views is None else "ready" if service.views.ready else "starting"
+    absent = "off" if service.settings.view_processes == 0 else "failed"
+    views = absent if service.views is None else "ready" if service.views.ready else "starting"
     worker = "off" if service.worker is None else service.worker.status.state
     serving = set(parts.values()) == {"ready"}
-    complete = serving and views == "ready" and worker in ("running", "elsewhere", "off")
+    complete = serving and views in ("ready", "off") and worker in ("running", "elsewhere", "off")
     status = "ready" if complete else "degraded" if serving else "failed"
     return Health.model_validate(parts | {"status": status, "version": VERSION, "views": views, "worker": worker})
 

@@ -1,4 +1,5 @@
 import hashlib
+import logging
 import math
 import threading
 import time
@@ -77,6 +78,16 @@ def test_newer_ues_may_say_more(toy, ue):
     body = {"capability": newer, "mood": "curious", "target": {"max_ms": 1e9, "max_smell": 3}}
     answer = toy.client.post(SELECT, json=body, headers=ue)
     assert (answer.status_code, answer.json()["inference"]) == (200, "device")
+
+
+def test_a_ue_cannot_write_lines_of_the_log(toy, ue, caplog):
+    forged = "x\nERROR the stage is on fire"
+    with caplog.at_level(logging.INFO):
+        body = {"capability": CAPABILITY | {"version": "1.7", forged: 1, "\x1b[2J": 2}}
+        assert toy.client.post(SELECT, json=body, headers=ue).status_code == 200
+    assert "not understood" in caplog.text
+    assert forged not in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,20 @@ def test_it_says_what_it_is(toy):
 
 def test_a_healthy_service_says_so(toy):
     health = toy.client.get("/health").json()
-    assert (health["database"], health["catalogue"], health["worker"]) == ("ready", "ready", "off")
-    assert health["status"] in ("ready", "degraded")
+    assert {name: health[name] for name in ("status", "database", "catalogue", "views", "worker")} == {
+        "status": "ready",
+        "database": "ready",
+        "catalogue": "ready",
+        "views": "off",
+        "worker": "off",
+    }
+
+
+def test_a_part_that_is_not_ready_makes_it_degraded(tmp_path):
+    with toy_service(tmp_path, view_processes=1) as toy:
+        toy.service.views = None
+        answer = toy.client.get("/health")
+        assert (answer.status_code, answer.json()["views"], answer.json()["status"]) == (200, "failed", "degraded")
 
 
 def test_a_service_without_its_database_or_catalogue_says_so(tmp_path, monkeypatch):
