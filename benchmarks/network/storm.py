@@ -8,9 +8,11 @@ that a UE was told is complete must be known to the service, with its bytes in t
 import asyncio
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from crowdnerf_lab.network.contributions import Contributions
 from crowdnerf_lab.network.database import Database
 from crowdnerf_lab.network.event_connection import http_client
 from crowdnerf_lab.network.intake import photos_of
+from crowdnerf_lab.network.running import RunningError
 from crowdnerf_lab.network.serving import RunningService, serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE, capability_here
@@ -40,6 +43,7 @@ QUICK_UPDATES = UpdateSettings(
     faces=False,
     most_at_once=200,
 )
+RESTART_S = 60.0
 SETTLE_S = 60.0
 """For the worker to take in what it can, after the storm; what still waits then counts as kept, not as lost."""
 
@@ -73,8 +77,8 @@ async def _storm(settings: ServiceSettings, files: Sequence[tuple[Photo, Path]],
     """Ids of the acknowledged uploads, and how often uploads were interrupted."""
     acknowledged: list[str] = []
     interruptions = 0
-    service = await asyncio.to_thread(serve, settings.home, settings=settings)
-    port = int(service.url.rpartition(":")[2])
+    port = _lasting_port()
+    service = await asyncio.to_thread(serve, settings.home, settings=settings, port=port)
     client, capability = http_client(connections=64), capability_here()
     in_hand = asyncio.Semaphore(64)
 
@@ -105,7 +109,7 @@ async def _storm(settings: ServiceSettings, files: Sequence[tuple[Photo, Path]],
                 _kill_worker(service)
             os.kill(service.pid, signal.SIGKILL)
             await asyncio.to_thread(service.close)
-            service = await asyncio.to_thread(serve, settings.home, settings=settings, port=port)
+            service = await _served_again(settings, port)
         await asyncio.gather(*storm)
         await _settled(settings.home)
     finally:
@@ -114,6 +118,27 @@ async def _storm(settings: ServiceSettings, files: Sequence[tuple[Photo, Path]],
         await client.aclose()
         await asyncio.to_thread(service.close)
     return acknowledged, interruptions
+
+
+async def _served_again(settings: ServiceSettings, port: int) -> RunningService:
+    """The service again, as soon as what is left of the killed one lets go."""
+    end = time.monotonic() + RESTART_S
+    while True:
+        try:
+            return await asyncio.to_thread(serve, settings.home, settings=settings, port=port)
+        except RunningError:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.2)
+
+
+def _lasting_port() -> int:
+    """A free port that no connection gets by chance while the service is away: clients on loopback that knock at a port
+    of the ephemeral range (above 32767 on Linux) can be connected to themselves, and then hold it."""
+    for port in range(20000 + os.getpid() % 5000, 32000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("no port between 20000 and 32000 is free; end what holds them")
 
 
 def _kill_worker(service: RunningService) -> None:

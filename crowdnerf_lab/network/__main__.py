@@ -23,6 +23,8 @@ from crowdnerf_lab.network.settings import PREFIX, ServiceSettings, SettingsErro
 
 GRACE_S = 3
 """For which requests under way may go on once the server is told to end."""
+KEPT_ALIVE_S = 30
+"""For which a connection without requests is kept: a UE that looks around asks again and again."""
 BACKLOG = 4096
 """Connections that may wait to be accepted: a crowd comes at once."""
 LOGGING = {
@@ -85,7 +87,6 @@ def _bound(host: str, port: int) -> socket.socket:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise RunningError(f"cannot listen at {host}:{port}: {reason}; choose another port, or 0 for any") from error
-    listening.set_inheritable(True)
     return listening
 
 
@@ -105,6 +106,7 @@ def _run(arguments: argparse.Namespace, listening: socket.socket) -> None:
         server_header=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEPT_ALIVE_S,
         ssl_certfile=arguments.ssl_certfile,
         ssl_keyfile=arguments.ssl_keyfile,
         proxy_headers=arguments.forwarded_allow_ips is not None,
@@ -112,6 +114,8 @@ def _run(arguments: argparse.Namespace, listening: socket.socket) -> None:
         ws_max_size=1 << 20,
     )
     if arguments.workers > 1:
+        # Alone it is for no child: what outlives a killed service would hold its port.
+        listening.set_inheritable(True)
         Multiprocess(config, sockets=[listening]).run()
     else:
         uvicorn.Server(config).run(sockets=[listening])

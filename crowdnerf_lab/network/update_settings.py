@@ -35,7 +35,7 @@ class UpdateSettings:
     first_fit_steps: int | None = None
     refine_seconds: float = 10.0
     refine_steps: int | None = None
-    new_share: float = 0.5
+    new_share: float = 0.6
     log2_rows: int = 19
     occupancy_cells: int = 128
     students: tuple[str, ...] = ("ray_mlp S",)
