@@ -1,9 +1,10 @@
 """What is observed of a service whenever somebody asks for its metrics: queues, versions, UEs, and the view engine."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 
-from crowdnerf_lab.catalogue.catalogue import CatalogueError
+from crowdnerf_lab.catalogue.catalogue import CatalogueError, Version
 from crowdnerf_lab.network.context import Service
 from crowdnerf_lab.network.metrics import Sample
 
@@ -49,20 +50,24 @@ def _contributions(service: Service) -> Iterable[Sample]:
 
 
 def _versions(service: Service) -> Iterable[Sample]:
-    for event in service.catalogue.events():
-        versions = service.catalogue.versions(event)
+    for event, versions in _catalogued(service):
         withdrawn = sum(version.withdrawn is not None for version in versions)
         yield {"event": event, "state": "offered"}, float(len(versions) - withdrawn)
         yield {"event": event, "state": "withdrawn"}, float(withdrawn)
 
 
 def _latest(service: Service) -> Iterable[Sample]:
-    for event in service.catalogue.events():
-        try:
-            latest = service.catalogue.latest(event)
-        except CatalogueError:
-            continue
-        yield {"event": event}, float(latest.number if latest else 0)
+    for event, versions in _catalogued(service):
+        offered = [version.number for version in versions if version.withdrawn is None]
+        yield {"event": event}, float(max(offered, default=0))
+
+
+def _catalogued(service: Service) -> Iterable[tuple[str, tuple[Version, ...]]]:
+    """Events with their versions; what cannot be read is left out, /health tells of it."""
+    with suppress(OSError):
+        for event in service.catalogue.events():
+            with suppress(CatalogueError):
+                yield event, service.catalogue.versions(event)
 
 
 def _views(service: Service) -> Iterable[Sample]:

@@ -6,17 +6,20 @@ published) and the catalogue's index (one that was withdrawn). Those who wait fo
 
 import asyncio
 import hashlib
+import logging
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.card import CardFile
 from crowdnerf_lab.catalogue.catalogue import Catalogue, CatalogueError, Version
 from crowdnerf_lab.catalogue.verification import CARD
+
+log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 8
 """Of an event, with their cards, in memory; older ones are read again when somebody asks for them."""
@@ -110,7 +113,8 @@ class Offers:
             stamp = self._stamp(event)
             found = self._states.get(event)
             if found is None or found[0] != stamp:
-                state = EventOffers(await asyncio.to_thread(self._read, event))
+                before = () if found is None else found[1].versions
+                state = EventOffers(await asyncio.to_thread(self._read, event, before))
                 self._states[event] = (stamp, state)
                 return state
             return found[1]
@@ -168,17 +172,22 @@ class Offers:
         found = self._loaded.get(key)
         if found is None or found.version.published != version.published:
             found = await asyncio.to_thread(self._load, version)
-            self._loaded[key] = found
+        elif found.version != version:  # withdrawn since
+            found = replace(found, version=version)
+        self._loaded[key] = found
         self._loaded.move_to_end(key)
         if len(self._loaded) > KEPT_VERSIONS:
             self._loaded.popitem(last=False)
         return found
 
-    def _read(self, event: str) -> tuple[Version, ...]:
+    def _read(self, event: str, before: tuple[Version, ...]) -> tuple[Version, ...]:
+        """Versions on disk; none where there are none, and those of before while one is damaged."""
         try:
             return self.catalogue.versions(event)
-        except CatalogueError:
-            return ()
+        except CatalogueError as error:
+            if before:
+                log.error("the versions that are known are offered on: %s", error)
+            return before
 
     def _load(self, version: Version) -> OfferedVersion:
         offers = {}

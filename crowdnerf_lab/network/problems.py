@@ -3,6 +3,7 @@
 import json
 import logging
 import secrets
+import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -90,6 +91,7 @@ def install_problems(app: FastAPI) -> None:
     """Have every error of an application answered as a problem, also those of the framework and of bugs."""
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(sqlite3.OperationalError, _of_database)
     app.add_exception_handler(Exception, _of_bug)
 
 
@@ -129,6 +131,13 @@ async def _of_validation(request: Request, error: Exception) -> Response:
     more = f" ({len(found) - 1} more are wrong)" if len(found) > 1 else ""
     detail = f"{where}: {first['msg']}{seen}; correct it{more}"
     return Problem(422, "Unprocessable Content", detail, kind="invalid-request").response()
+
+
+async def _of_database(request: Request, error: Exception) -> Response:
+    """A full disk, or a lock that somebody holds for too long: nothing was changed."""
+    log.error("%s %r: the database says %s", request.method, request.url.path, error)
+    detail = "the service cannot write its state at the moment, nothing was changed; try again later"
+    return Problem(503, "Service Unavailable", detail, kind="no-database", headers={"Retry-After": "5"}).response()
 
 
 async def _of_bug(request: Request, error: Exception) -> Response:

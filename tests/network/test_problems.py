@@ -1,4 +1,5 @@
 import json
+import sqlite3
 
 import pytest
 
@@ -88,6 +89,18 @@ def test_a_bug_tells_nothing_but_where_the_operator_finds_it(tmp_path, caplog):
     assert "secret" not in json.dumps(document)
     incident = document["instance"].removeprefix("urn:incident:")
     assert any(incident in record.getMessage() for record in caplog.records)
+
+
+def test_a_database_that_cannot_be_written_is_no_bug(tmp_path, monkeypatch):
+    with toy_service(tmp_path) as toy:
+
+        def full():
+            raise sqlite3.OperationalError(f"database or disk is full: {tmp_path}")
+
+        monkeypatch.setattr(toy.service.database, "transaction", full)
+        answer = toy.client.post("/events/concert/ues", json=JOINING)
+        assert str(tmp_path) not in problem(answer, 503)["detail"]
+        assert answer.headers["retry-after"] == "5"
 
 
 def test_head_is_get_without_its_body(toy):
