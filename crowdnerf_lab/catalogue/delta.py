@@ -25,7 +25,6 @@ from crowdnerf_lab.files import write_bytes
 log = logging.getLogger(__name__)
 
 KIND = "crowdnerf_lab.delta/1"
-MEDIA_TYPE = "application/vnd.crowdnerf.delta"
 WORTH = 0.8
 """A delta of more than this part of the new file does not pay: applying it costs time, too."""
 BYTES_LIMIT = 1 << 28

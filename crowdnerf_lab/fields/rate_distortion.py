@@ -81,7 +81,7 @@ def quantize_level(
     step = _steps(x, weight, multiplier, top) if after is None else after.scale[order].astype(np.float32)
     old, old_kept = np.zeros(x.shape, np.int8), np.zeros(len(x), np.bool_)
     if after is not None:
-        old, old_kept = np.ascontiguousarray(after.values[:, order]), after.kept
+        old, old_kept = np.ascontiguousarray(after.values[:, order].clip(-top, top)), after.kept
     before = np.array(colour_before(numbers))
     bits = np.broadcast_to(1 + 1.5 * np.abs(np.arange(-top, top + 1)), (numbers, CONTEXTS, 2 * top + 1))
     bits, flag_bits = np.ascontiguousarray(bits, np.float32), np.ones(2, np.float32)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from toy_graphs import COLUMNS, FEED, ROWS, convolution_graph, dequantizing_graph, every_type_graph, toy_weights
 
 from crowdnerf_lab.coding.coded_graph import KIND, decode_graph, encode_graph, packed_graph, step_within
+from crowdnerf_lab.coding.graph_content import content_of
 from crowdnerf_lab.coding.layered_file import CodedFileError, Layer, packed_layers, read_layers
 from crowdnerf_lab.coding.quantization import Importance
 
@@ -255,3 +256,40 @@ def test_decoding_needs_neither_onnx_nor_torch(tmp_path):
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "['grid', 'layer.weight']"
+
+
+@pytest.mark.row("S40", "S50")
+@pytest.mark.parametrize("coding", ["range", "progressive"])
+@pytest.mark.parametrize("graph", [convolution_graph, dequantizing_graph])
+def test_a_graph_that_follows_takes_over_steps_scales_and_most_integers(tmp_path, graph, coding):
+    lossy = {"coding": coding, "step": 0.05, "importances": importances(even=True)}
+    old = encode_graph(graph(tmp_path / "old.onnx"), tmp_path / "old.cnlf", **lossy)
+    model = onnx.load(graph(tmp_path / "new.onnx"))
+    for tensor in model.graph.initializer:
+        if tensor.name in ("layer.weight", "layer.weight_scale"):
+            values = numpy_helper.to_array(tensor)
+            noise = np.random.default_rng(1).normal(1, 0.02, values.shape)
+            tensor.CopyFrom(numpy_helper.from_array((values * noise).astype(np.float32), tensor.name))
+    (tmp_path / "new.onnx").write_bytes(model.SerializeToString())
+    truth = image_of((tmp_path / "new.onnx").read_bytes())
+    new = packed_graph(tmp_path / "new.onnx", **lossy, after=old)
+    alone = packed_graph(tmp_path / "new.onnx", **lossy)
+    contents = [content_of(read_layers(c, kind=KIND, name="g")) for c in (old.read_bytes(), new, alone)]
+    before, following, independent = ([m.integers for m in c.lattices] for c in contents)
+    moved = [np.mean([np.mean(a != b) for a, b in zip(before, c, strict=True)]) for c in (following, independent)]
+    assert moved[0] < 0.7 * moved[1] or moved[0] == 0
+    errors = [np.sqrt(np.mean((decoded_image(c) - truth) ** 2)) for c in (alone, new, old.read_bytes())]
+    assert errors[1] < max(1.1 * errors[2], 3 * errors[0])
+    if graph is dequantizing_graph:
+        scales = [decode_graph(c, name="g").initializers for c in (old.read_bytes(), new)]
+        assert all(np.array_equal(scales[0][name], scales[1][name]) for name in scales[0] if name.endswith("_scale"))
+
+
+def test_a_truncated_version_before_is_refused_and_another_one_is_not_followed(tmp_path):
+    path = convolution_graph(tmp_path / "g.onnx")
+    old = encode_graph(path, tmp_path / "old.cnlf", coding="progressive", step=0.05)
+    old.write_bytes(old.read_bytes()[:-1])
+    with pytest.raises(CodedFileError, match="truncated"):
+        packed_graph(path, coding="progressive", step=0.05, after=old)
+    other = encode_graph(dequantizing_graph(tmp_path / "d.onnx"), tmp_path / "d.cnlf", step=0.05)
+    assert packed_graph(path, step=0.05, after=other) == packed_graph(path, step=0.05)

@@ -111,3 +111,38 @@ def test_extreme_and_empty_weights_give_integers_of_32_bits():
     wild = np.array([[1e38, -1e38, 1e-38, 0.0]])
     assert np.abs(quantized(wild, uninformed(wild), step=1e-12).integers).max() <= LARGEST
     assert not quantized(np.zeros((3, 4)), uninformed(np.zeros((3, 4))), step=0.1).integers.any()
+
+
+MOVED = WEIGHTS + np.random.default_rng(1).normal(0, 0.03, WEIGHTS.shape)
+
+
+@pytest.mark.row("S40", "S50")
+@pytest.mark.parametrize("importance", [PLAIN, CORRELATED])
+def test_what_follows_a_version_keeps_its_steps_and_pays_for_every_move(importance: Importance) -> None:
+    old = quantized(WEIGHTS, importance, step=0.1)
+    new, alone = quantized(MOVED, importance, step=0.1, after=old), quantized(MOVED, importance, step=0.1)
+    assert np.array_equal(new.rows, old.rows)
+    assert np.array_equal(new.columns, old.columns)
+    assert bits_of(new.integers - old.integers) < 0.8 * bits_of(alone.integers - old.integers)
+    assert bits_of(new.integers) < 1.05 * bits_of(alone.integers)
+    stayed, moved, independent = (cost(restored(found) - MOVED, importance) for found in (old, new, alone))
+    assert independent < moved < (0.7 if importance is CORRELATED else 1.001) * stayed
+
+
+def test_what_did_not_change_stays_where_it_is():
+    old = quantized(WEIGHTS, CORRELATED, step=0.1)
+    assert np.array_equal(quantized(WEIGHTS, CORRELATED, step=0.1, after=old).integers, old.integers)
+    integers = np.rint(WEIGHTS * 300).clip(-127, 127).astype(np.int32)
+    coarse = quantized(integers, PLAIN, step=7.0, whole=True)
+    again = quantized(integers, PLAIN, step=7.0, whole=True, after=coarse)
+    assert np.array_equal(again.integers, coarse.integers)
+
+
+def test_errors_do_not_add_up_over_a_chain_of_versions():
+    version, weights, generator = quantized(WEIGHTS, CORRELATED, step=0.1), WEIGHTS, np.random.default_rng(2)
+    costs = []
+    for _ in range(8):
+        weights = weights + generator.normal(0, 0.02, weights.shape)
+        version = quantized(weights, CORRELATED, step=0.1, after=version)
+        costs.append(cost(restored(version) - weights, CORRELATED))
+    assert max(costs[4:]) < 1.3 * max(costs[1:4])

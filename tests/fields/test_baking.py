@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import Cameras, look_at, pinhole
+from crowdnerf_lab.catalogue.delta import packed_delta
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.coding.entropy import bits_of
 from crowdnerf_lab.coding.row_statistics import colour_before, column_order, contexts_of
@@ -16,7 +17,7 @@ from crowdnerf_lab.devices.profile import device_profile
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.fields.baking import TIERS, bake, bytes_for, levels_for, view_cell
 from crowdnerf_lab.fields.importance import Importance, ImportanceSettings, importance_of
-from crowdnerf_lab.fields.rate_distortion import quantize_level
+from crowdnerf_lab.fields.rate_distortion import Before, QuantizedLevel, quantize_level
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.rendering import render_view
@@ -154,6 +155,49 @@ def test_bits_are_those_that_the_coder_takes(numbers: int) -> None:
         contexts = contexts_of(values[:, :k], None if colour < 0 else values[:, colour])
         bits += bits_of(values[:, k].astype(np.int32), contexts=contexts)
     assert found.bits == pytest.approx(bits, rel=0.1)
+
+
+@pytest.mark.row("S40", "S50")
+@given(seed=st.integers(0, 999), numbers=st.sampled_from([4, 13]))
+@settings(max_examples=8, deadline=None)
+def test_rows_that_follow_a_version_move_where_it_pays(seed: int, numbers: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = generator.laplace(0, 1, (500, numbers)).astype(np.float32)
+    weight = generator.exponential(1, rows.shape).astype(np.float32)
+    later = rows + generator.normal(0, 0.3, rows.shape).astype(np.float32)
+    later[:50] *= 3
+    old = quantize_level(rows, weight, multiplier=0.03, top=127)
+    before = Before(old.values, old.values.any(1), old.scale)
+    new, alone = (quantize_level(later, weight, multiplier=0.03, top=127, after=after) for after in (before, None))
+    same = quantize_level(rows, weight, multiplier=0.03, top=127, after=before)
+    assert np.array_equal(new.scale, old.scale)
+    assert (same.values != old.values).mean() < 0.02
+    assert (new.values != old.values).mean() < 0.7 * (alone.values != old.values).mean()
+    assert (new.values[:50] != old.values[:50]).mean() > 2 * (new.values[50:] != old.values[50:]).mean()
+
+    def lost(found: QuantizedLevel) -> float:
+        return float((weight * (found.values * found.scale - later) ** 2).sum())
+
+    assert lost(new) < 0.8 * lost(old)
+
+
+def test_a_field_that_follows_itself_stays_as_it_is(field: SHGrid, importance: Importance) -> None:
+    old = bake(field, importance=importance)
+    again = bake(field, importance=importance, after=old)
+    assert np.array_equal(again.scales, old.scales)
+    delta = packed_delta(coded_baked(old), coded_baked(again))
+    assert delta is not None
+    assert len(delta) < 0.2 * len(coded_baked(again))
+
+
+def test_a_field_of_other_sizes_is_not_followed(
+    field: SHGrid, importance: Importance, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = bake(field, importance=importance, max_bytes=3000, levels=1)
+    alone = bake(field, importance=importance, max_bytes=3000)
+    followed = bake(field, importance=importance, max_bytes=3000, after=old)
+    assert "not followed" in caplog.text
+    assert coded_baked(followed) == coded_baked(alone)
 
 
 def test_rows_without_importance_are_dropped() -> None:
