@@ -128,7 +128,7 @@ async def _view(url: str, link: LinkProfile, probe: Probe, *, place: float) -> A
 
 
 async def _model(url: str, link: LinkProfile, student: Artefact, *, soon: bool) -> Account:
-    """A new UE's first picture from a model. soon: as soon as the first layer is here; else one step after the other."""
+    """A new UE's first picture from a model. soon: from the first layer that is here; else one step after the other."""
     async with _joined(url, PHONE) as ue:
         model, times = await (_first_layer(ue) if soon else _whole(ue))
         probe, started = student.card.probes[0], time.perf_counter()

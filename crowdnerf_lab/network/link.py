@@ -61,17 +61,21 @@ class _Link:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection of a client until both ends are done, or either breaks."""
-        task = asyncio.current_task()
-        assert task is not None
+        """Serve one connection of a client until both ends are done, either breaks, or the link is closed."""
+        task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
+        await asyncio.wait([task])
+        self._connections.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection over the link %s broke: %s", self._profile.name, error, exc_info=error)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         opens_at = asyncio.get_running_loop().time() + self._profile.rtt_ms / 1e3
         try:
             far_reader, far_writer = await self._reach_target()
         except OSError as error:
             log.warning("behind the link %s nothing answers at port %d (%s)", self._profile.name, self._port, error)
             writer.transport.abort()
-            self._connections.discard(task)
             return
         try:
             async with asyncio.TaskGroup() as ways:
@@ -83,7 +87,6 @@ class _Link:
         finally:
             writer.close()
             far_writer.close()
-            self._connections.discard(task)
 
     async def close(self) -> None:
         """End all connections."""

@@ -60,7 +60,7 @@ class Stream:
     ) -> None:
         self._lane, self._window = lane, window
         self._round_trip, self._jitter = profile.rtt_ms / 1e3, profile.jitter_ms / 1e3
-        self._fates = fates(profile.losses, seed=seed)
+        self._fates, self._mean_loss = fates(profile.losses, seed=seed), profile.loss
         self._luck = np.random.default_rng(seed)
         self._ready = self._arrived = opens_at
         self._in_flight, self._unacknowledged = 0, deque[tuple[float, int]]()
@@ -93,9 +93,11 @@ class Stream:
             self._window += acknowledged
         left = self._lane.sends(self._ready, size)
         arrival = left + self._round_trip / 2 + self._jitter * self._luck.random()
-        while next(self._fates):
+        lost = next(self._fates)
+        while lost:  # a round trip later a burst is over, so that what is sent again is lost by chance alone
             self._lane.sends(left, size)
             arrival += self._round_trip
+            lost = self._luck.random() < self._mean_loss
         self._arrived = max(self._arrived, arrival)
         self._in_flight += size
         self._unacknowledged.append((self._arrived + self._round_trip / 2, size))
