@@ -5,6 +5,8 @@ counts for itself.
 """
 
 import math
+import re
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +21,7 @@ MOST_BUCKETS = 50_000
 """Kept; the one that was unused the longest goes first, which forgets a limit only for who had stayed away."""
 MOST_HEADER_BYTES = 32 * 1024
 """Of all headers of a request together."""
+UPLOADS = re.compile(r"/events/[^/]+/uploads(/|$)")
 MOST_BODY_BYTES = 1 << 20
 """Of a request's body, but for uploads, which have their own limit."""
 
@@ -35,10 +38,17 @@ class Rates:
     def __init__(self, *, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.burst, self._clock = rate, burst, clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._lock = threading.Lock()
 
     def wait_s(self, who: str) -> float:
-        """Take a token of somebody's bucket; seconds until there will be one where there is none, else 0."""
-        now = self._clock()
+        """Take a token of somebody's bucket; seconds until there will be one where there is none, else 0.
+
+        From any thread.
+        """
+        with self._lock:
+            return self._wait_s(who, self._clock())
+
+    def _wait_s(self, who: str, now: float) -> float:
         bucket = self._buckets.pop(who, None) or _Bucket(self.burst, now)
         bucket.tokens = min(bucket.tokens + (now - bucket.filled) * self.rate, self.burst)
         bucket.filled = now
@@ -72,17 +82,17 @@ def address_of(connection: HTTPConnection) -> str:
 class RequestLimits:
     """ASGI middleware: refuses headers and bodies that are too large, whether they say so or arrive in chunks.
 
-    is_upload: whether a path takes captures; most_upload_bytes: of those bodies.
+    most_upload_bytes: of the bodies that carry captures.
     """
 
-    def __init__(self, app: ASGIApp, *, is_upload: Callable[[str], bool], most_upload_bytes: int) -> None:
-        self.app, self.is_upload, self.most_upload_bytes = app, is_upload, most_upload_bytes
+    def __init__(self, app: ASGIApp, *, most_upload_bytes: int) -> None:
+        self.app, self.most_upload_bytes = app, most_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self.most_upload_bytes if self.is_upload(scope["path"]) else MOST_BODY_BYTES
+        most = self.most_upload_bytes if UPLOADS.match(scope["path"]) else MOST_BODY_BYTES
         try:
             length = _checked_length(scope)
             if length is not None and length > most:

@@ -99,11 +99,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     install_problems(application)
     observe(service)
     application.add_middleware(HeadRequests, routes=application.routes)
-    application.add_middleware(
-        RequestLimits,
-        is_upload=lambda path: "/uploads" in path,
-        most_upload_bytes=settings.max_upload_bytes,
-    )
+    application.add_middleware(RequestLimits, most_upload_bytes=settings.max_upload_bytes)
     application.add_middleware(RequestMetrics, metrics=service.metrics)
     return application
 

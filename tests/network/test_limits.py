@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from crowdnerf_lab.network import limits
@@ -96,6 +98,32 @@ def test_a_body_that_does_not_say_so_is_cut_off(direct):
     pieces = [b" " * 65536] * (MOST_BODY_BYTES // 65536 + 2)
     answer = direct.ask("POST", "/events/concert/ues", headers=JSON, body=pieces)
     assert (answer.status, answer.json["type"]) == (413, "/problems/too-large")
+
+
+@pytest.mark.parametrize("path", ["/events/uploads/ues", "/events/concert/uploadsx", "/uploads", "/events/a/b/uploads"])
+def test_only_uploads_may_be_as_large_as_captures(direct, path):
+    headers = JSON | {"Content-Length": str(MOST_BODY_BYTES + 1)}
+    assert direct.ask("POST", path, headers=headers, body=[]).status == 413
+
+
+def test_an_upload_may_be_larger(direct):
+    headers = {"Content-Length": str(MOST_BODY_BYTES + 1)}
+    assert direct.ask("PATCH", "/events/concert/uploads/x", headers=headers, body=[]).status != 413
+
+
+def test_threads_that_ask_at_once_get_the_burst_and_no_more():
+    rates = Rates(rate=1e-9, burst=50)
+    granted: list[bool] = []
+
+    def ask() -> None:
+        granted.extend(rates.wait_s("crowd") == 0 for _ in range(100))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(granted) == 50
 
 
 def test_headers_without_end_are_refused(direct):
