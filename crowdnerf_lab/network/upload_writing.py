@@ -79,10 +79,10 @@ class Writing:
         before, self._written = self._written, self._written + len(piece)
         if self._hash is not None:
             self._hash.update(piece)
-        if before < min(HEAD_BYTES, upload.length) <= self._written:
-            self._kind()
-        if self._hash is None and self._kept + KEEP_BYTES <= self._written < upload.length:
-            self._keep()
+        if self._hash is None:
+            self._look_at_head(before)
+            if self._kept + KEEP_BYTES <= self._written < upload.length:
+                self._keep()
 
     def finish(self) -> Upload:
         """The body is there: verify and keep it; with the last byte the upload becomes a contribution."""
@@ -95,6 +95,7 @@ class Writing:
                 f"{self._checksum.algorithm} of the body is not the one in Upload-Checksum; its bytes were dropped, "
                 f"send them again from offset {self.upload.offset}"
             )
+        self._look_at_head(self._kept)
         if self._written == self.upload.length:
             self._complete()
         else:
@@ -136,6 +137,11 @@ class Writing:
             path.unlink(missing_ok=True)
             self._release()
         return current
+
+    def _look_at_head(self, before: int) -> None:
+        """Refuse what is no photo or clip as soon as its first bytes are there, and are what was sent."""
+        if before < min(HEAD_BYTES, self.upload.length) <= self._written:
+            self._kind()
 
     def _kind(self) -> MediaKind:
         kind = kind_of(os.pread(self._file, HEAD_BYTES, 0))

@@ -211,6 +211,16 @@ def test_a_checksum_decides_about_its_piece(ue: DirectUE, algorithm: str) -> Non
     assert ue.send(upload, content[100:], offset=100, checksum=right).status == 204
 
 
+def test_first_bytes_that_were_garbled_on_the_way_do_not_cost_the_upload(ue: DirectUE) -> None:
+    content = photo()
+    upload = ue.create(400).headers["location"]
+    right = checksum_of(content)
+    assert ue.send(upload, b"?" + content[1:], offset=0, checksum=right).status == 460
+    assert ue.send(upload, content, offset=0, checksum=right).status == 204
+    other = ue.create(400).headers["location"]
+    assert ue.send(other, bytes(90), offset=0, checksum=checksum_of(bytes(90))).status == 415
+
+
 def test_a_file_that_is_not_the_announced_one_is_discarded(ue: DirectUE, service: Service) -> None:
     content = photo()
     metadata = metadata_of(sha256=hashlib.sha256(content).hexdigest())
