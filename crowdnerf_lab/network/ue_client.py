@@ -11,9 +11,7 @@ In a notebook `await` works at the top level; in a script, put the calls into a 
 """
 
 import asyncio
-import importlib.util
 import logging
-import os
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
@@ -25,8 +23,7 @@ from typing import Any, Self
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from numpy.typing import ArrayLike
 from pydantic import ValidationError
 
 from crowdnerf_lab.catalogue.capability import Capability, CapabilityError
@@ -38,19 +35,20 @@ from crowdnerf_lab.findings import first_finding
 from crowdnerf_lab.network.answers import (
     ContributionStatus,
     Joined,
-    LatestVersion,
     NetworkError,
     RefusedError,
     SelectAnswer,
     TokenEndedError,
     read_answer,
 )
+from crowdnerf_lab.network.capability_here import capability_here
 from crowdnerf_lab.network.event_connection import EventConnection, Patience, http_client
+from crowdnerf_lab.network.freshness import Freshness
 from crowdnerf_lab.network.local_models import HeldModel, LocalModels
 from crowdnerf_lab.network.model_download import arriving_model, fetch_probes
-from crowdnerf_lab.network.network_views import NetworkView, view_over_http, views_over_websocket
+from crowdnerf_lab.network.network_views import view_over_http, views_over_websocket
 from crowdnerf_lab.network.path_choice import Choice, Hysteresis, PathChoice
-from crowdnerf_lab.network.path_choice import Path as InferencePath
+from crowdnerf_lab.network.shown_view import View, shown
 from crowdnerf_lab.network.ue import LocalModel
 from crowdnerf_lab.network.uploading import CHUNK_BYTES, Uploaded, capture_of, upload_file
 from crowdnerf_lab.network.view_codecs import Format
@@ -59,9 +57,6 @@ from crowdnerf_lab.network.view_request import ViewRequest
 __all__ = ["UE", "NoViewError", "UESettings", "View", "capability_here", "capture_of"]
 
 log = logging.getLogger(__name__)
-
-LEAST_PAUSE_S = 0.1
-"""Between two questions for a newer version, however quickly the network answers them."""
 
 
 class NoViewError(NetworkError):
@@ -84,26 +79,6 @@ class UESettings:
     quality: int = 80
     patience: Patience = field(default_factory=Patience)
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
-
-
-@dataclass(frozen=True)
-class View:
-    """What the UE shows. picture: [height width 3] sRGB bytes. path: where it was rendered; reason: why there.
-
-    version: of the model, None when unknown. milliseconds: by stage, "total" included. bytes: over the air for it.
-    dropped: poses left out since the view before (of a stream). rendered: width and height before any resampling.
-    because: the circumstances that made the path or the model change with this view.
-    """
-
-    picture: NDArray[np.uint8]
-    path: InferencePath
-    reason: str
-    version: int | None
-    milliseconds: Mapping[str, float]
-    rendered: tuple[int, int]
-    bytes: int = 0
-    dropped: int = 0
-    because: tuple[Trigger, ...] = ()
 
 
 class UE:
@@ -141,10 +116,11 @@ class UE:
         budget_ms = self.target.max_ms or self.settings.deadline_ms
         self._paths = PathChoice(self.target, budget_ms=budget_ms, task=task, hysteresis=self.settings.hysteresis)
         self._arriving: tuple[HeldModel, LocalModel] | None = None
-        self._updating, self._changed = asyncio.Lock(), asyncio.Event()
+        self._updating = asyncio.Lock()
         self._keep_fresh = keep_fresh
-        self._following: asyncio.Task[None] | None = None
-        self._considered: int | None = None
+        self._freshness = Freshness(
+            self.connection, self.refresh, poll_s=self.settings.poll_s, patience=self.settings.patience
+        )
         self.reason = "no model was asked for yet"
         self.arrival: dict[str, float] = {}
 
@@ -158,10 +134,7 @@ class UE:
 
     async def close(self) -> None:
         """End what runs in the background, close the connections, and give the models' memory back."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-            self._following = None
+        await self._freshness.close()
         self._local.unload()
         if self._own_client is not None:
             await self._own_client.aclose()
@@ -257,7 +230,6 @@ class UE:
 
     async def models_as_they_arrive(self, *, probes: bool = False) -> AsyncGenerator[LocalModel, None]:
         """As `model`, but of a progressive file also what its first layers show, while the rest arrives."""
-        self._start_following()
         async with self._updating:
             arrival, asked = {}, time.perf_counter()
 
@@ -267,7 +239,9 @@ class UE:
             self.arrival = arrival
             answer = await self.select()
             note("select")
-            self.reason, self._considered = answer.reason, answer.version
+            self.reason, self._freshness.considered = answer.reason, answer.version
+            if self._keep_fresh:
+                self._freshness.start()
             if not answer.artefacts or answer.version is None:
                 return
             offer = answer.artefacts[0]
@@ -289,6 +263,9 @@ class UE:
                         yield loaded
                 if probes and (held := self._local.find(answer.version, offer.name)):
                     await fetch_probes(self.connection, offer, model=held, local=self._local)
+            except (NetworkError, ArtefactError):
+                self._freshness.considered = None  # what did not arrive is still news
+                raise
             finally:
                 self._arriving = None
             for withdrawn in [held for held in self._local.held if held.version > answer.version]:
@@ -356,7 +333,7 @@ class UE:
             if any(getattr(before, name) != getattr(self.capability, name) for name in names)
         )
         if changed:
-            self._changed.set()
+            self._freshness.circumstances_changed()
         return changed
 
     async def view(
@@ -434,7 +411,7 @@ class UE:
         async with aclosing(views):
             async for sent in views:
                 total_ms = sent.milliseconds["request"] + sent.milliseconds["decode"]
-                yield _view_of(sent, size, reason="a stream of views was asked for", total_ms=total_ms)
+                yield shown(sent, size, reason="a stream of views was asked for", total_ms=total_ms)
 
     def _choice(self) -> Choice:
         """Where the next view should come from. While a model arrives, its first layers may do."""
@@ -499,7 +476,7 @@ class UE:
             raise
         self._paths.network_answered()
         total_ms = 1e3 * (time.perf_counter() - started)
-        return _view_of(
+        return shown(
             sent, (request.width, request.height), reason=choice.reason, total_ms=total_ms, because=choice.because
         )
 
@@ -513,100 +490,3 @@ class UE:
             return await self._device_view(request, choice)
         except ArtefactError as device_error:
             raise NoViewError(f"no view: {error}; and the device fails too ({device_error})") from error
-
-    def _start_following(self) -> None:
-        if self._keep_fresh and self._following is None:
-            self._following = asyncio.create_task(self._follow(), name=f"freshness of {self.name}")
-
-    async def _follow(self) -> None:
-        """Look for a better model whenever a newer version appears or this UE's circumstances change."""
-        failures = 0
-        while True:
-            try:
-                if await self._news():
-                    await self.refresh()
-                failures = 0
-                await asyncio.sleep(LEAST_PAUSE_S)
-            except TokenEndedError as error:
-                self.reason = str(error)
-                log.warning("%s", error)
-                return
-            except (NetworkError, ArtefactError, OSError) as error:
-                failures += 1
-                wait_s = error.retry_after_s if isinstance(error, RefusedError) else None
-                log.info("%s", error)
-                await asyncio.sleep(self.settings.patience.pause_s(failures, retry_after_s=wait_s))
-
-    async def _news(self) -> bool:
-        """Wait for a reason to look for another model: True when there is one."""
-        async with self._updating:  # what is being fetched is not news
-            self._changed.clear()
-        asking = asyncio.create_task(self._newest_version())
-        changing = asyncio.create_task(self._changed.wait())
-        try:
-            await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
-            if changing.done():
-                return True
-            newest, before = asking.result(), self._considered
-            self._considered = newest or before
-            return newest is not None and newest != before
-        finally:
-            asking.cancel()
-            changing.cancel()
-            await asyncio.gather(asking, changing, return_exceptions=True)
-
-    async def _newest_version(self) -> int | None:
-        """The event's newest version, as soon as that is not the one this UE knows of: a newer one, or an older one
-        when that was withdrawn. None: nothing new within the time of one question."""
-        asked, poll_s = "waiting for a newer version", self.settings.poll_s
-        address = self.connection.path("versions", "latest") + f"?newer_than={self._considered or 0}&wait_s={poll_s:g}"
-        answer = await self.connection.ask("GET", address, asked=asked, timeout_s=poll_s + 10)
-        return read_answer(LatestVersion, answer.content, asked=asked).version if answer.status == 200 else None
-
-
-def capability_here(*, link_mbit_s: float = 20.0, rtt_ms: float = 50.0) -> Capability:
-    """What this machine would say of itself: its runtimes, an eighth of its memory, and how busy it is now.
-
-    The link is not measured: 5G at the edge of a cell unless you know better.
-    """
-    runtimes = [name for name in ("onnxruntime", "numba") if importlib.util.find_spec(name) is not None]
-    memory_mb, busy = 512.0, 0.0
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 8e6
-    if hasattr(os, "getloadavg"):
-        busy = min(0.9, os.getloadavg()[0] / (os.cpu_count() or 1) / 2)
-    document = {
-        "runtimes": runtimes,
-        "precisions": ("float32", "int8"),
-        "memory_mb": memory_mb,
-        "busy": busy,
-        "link_mbit_s": link_mbit_s,
-        "rtt_ms": rtt_ms,
-    }
-    return Capability.model_validate(document)
-
-
-def _view_of(
-    sent: NetworkView,
-    size: tuple[int, int],
-    *,
-    reason: str,
-    total_ms: float,
-    because: tuple[Trigger, ...] = (),
-) -> View:
-    """A view of the network at the size that was asked for, whatever the network had the time to render."""
-    height, width = sent.picture.shape[:2]
-    picture = sent.picture
-    if (width, height) != size:
-        picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
-    return View(
-        picture=picture,
-        path="network",
-        reason=reason,
-        version=sent.version,
-        milliseconds={**sent.milliseconds, "total": total_ms},
-        rendered=(width, height),
-        bytes=sent.bytes,
-        dropped=sent.dropped,
-        because=because,
-    )

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[ServiceInThread]:
-    settings = ServiceSettings(home=tmp_path / "service", events=("concert",), train=False)
+    settings = ServiceSettings(home=tmp_path / "service", events=("concert",), train=False, view_processes=0)
     with service_in_thread(settings) as service:
         yield service
 
@@ -183,7 +183,7 @@ def test_what_is_not_followed_is_refreshed_when_asked(running: ServiceInThread, 
 def test_a_newer_version_comes_as_a_delta_or_whole(
     running: ServiceInThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: str
 ) -> None:
-    graph = toy_graph(layers=4)
+    graph = toy_graph(layers=1)
     changed = bytearray(graph)
     changed[-2000] ^= 1
     publish(running, tmp_path, content=graph)
@@ -365,12 +365,14 @@ def test_what_the_service_does_not_take_is_said_at_once(running: ServiceInThread
 
 
 def test_a_token_is_renewed_before_it_ends_and_a_revoked_one_is_named(tmp_path: Path) -> None:
-    settings = ServiceSettings(home=tmp_path / "service", events=("concert",), train=False, token_hours=2.5 / 3600)
+    settings = ServiceSettings(
+        home=tmp_path / "service", events=("concert",), train=False, view_processes=0, token_hours=2.5 / 3600
+    )
     with service_in_thread(settings) as running:
 
         async def use(ue: UE) -> None:
             token = await ue.connection.authorization()
-            for _ in range(16):
+            for _ in range(10):
                 await ue.select()
                 await asyncio.sleep(0.25)
             assert await ue.connection.authorization() != token

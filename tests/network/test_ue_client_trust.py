@@ -3,11 +3,16 @@
 import asyncio
 import hashlib
 import json
+import struct
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
+import websockets
 
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.capability import Capability
@@ -287,3 +292,106 @@ def test_hashes_are_those_of_the_card(artefact: Artefact, tmp_path: Path) -> Non
         joined(server, tmp_path, lambda ue: ue.model())
     for path in (tmp_path / "concert" / "models" / "files").glob("??/*"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+@pytest.mark.parametrize(
+    ("created", "later", "says"),
+    [
+        ({"Location": "http://127.0.0.1:1/x"}, {}, "leads elsewhere"),
+        ({}, {}, "does not say where the upload is"),
+        ({"Location": "/uploads/1", "Upload-Offset": "99999"}, {}, "claims 99999 of 1000 bytes"),
+        ({"Location": "/uploads/1", "Upload-Offset": "-1"}, {}, "claims -1 of 1000 bytes"),
+        ({"Location": "/uploads/1", "Upload-Offset": "0"}, {"Upload-Offset": "0"}, "the service says it has 0"),
+        ({"Location": "/uploads/1", "Upload-Offset": "0"}, {}, "the service says it has None"),
+        ({"Location": "/uploads/1"}, {}, "does not say how much it has"),
+    ],
+)
+def test_an_upload_ends_with_an_error_when_the_service_talks_nonsense(
+    tmp_path: Path, created: dict[str, str], later: dict[str, str], says: str
+) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"x" * 1000)
+
+    def answer(asked: Asked) -> Reply:
+        return Reply(201, headers=created) if asked.method == "POST" else Reply(204, headers=later)
+
+    with serving(answer) as server, pytest.raises(UntrustedAnswerError, match=says):
+        joined(server, tmp_path / "ue", lambda ue: ue.send(photo, capture={"time_s": 0.0}))
+
+
+def test_an_upload_without_progress_ends(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"x" * 1000)
+    with serving(lambda _asked: Reply(503)) as server, pytest.raises(RefusedError, match=r"uploading photo\.png"):
+        joined(server, tmp_path / "ue", lambda ue: ue.send(photo, capture={"time_s": 0.0}))
+    assert len(server.asked) == 1 + HASTY.patience.attempts
+
+
+def test_the_same_photo_is_announced_by_the_same_key_and_another_capture_by_another(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"x" * 1000)
+
+    def answer(_asked: Asked) -> Reply:
+        return Reply(201, headers={"Location": "/uploads/1", "Upload-Offset": "1000"})
+
+    with serving(answer) as server:
+        for home, time_s in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+            joined(server, tmp_path / home, lambda ue, at=time_s: ue.send(photo, capture={"time_s": at}))
+    keys = [asked.headers["idempotency-key"] for asked in server.asked if asked.path.endswith("/uploads")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+ONE_PIXEL = bytes.fromhex("ffd8ffe0")
+HEADER = {"sequence": 1, "width": 24, "height": 16, "media_type": "image/webp", "version": 1, "dropped": 0}
+
+
+def message(header: Any, content: bytes = ONE_PIXEL, *, length: int | None = None) -> bytes:
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack(">I", len(encoded) if length is None else length) + encoded + content
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (b"", "no view"),
+        (b"\xff\xff\xff\xff", "no view"),
+        (message(HEADER, length=1 << 31), "no view"),
+        (message(b"[" * 9000), "no view"),
+        (message(HEADER | {"sequence": 77}), "no view"),
+        (message(HEADER | {"width": 9999}), r"a view of 9999 x 16 for 24 x 16"),
+        (message(HEADER | {"width": 0}), r"a view of 0 x 16"),
+        (message(HEADER), "damaged"),
+        ("no JSON", "neither view nor problem"),
+        ('{"status": 401, "title": "Unauthorized"}', "Unauthorized"),
+    ],
+    ids=["empty", "short", "long header", "deep", "unknown", "larger", "none", "no picture", "text", "problem"],
+)
+def test_a_stream_of_nonsense_is_an_error(tmp_path: Path, sent: bytes | str, says: str) -> None:
+    async def run() -> None:
+        async def send(socket: websockets.ServerConnection) -> None:
+            await socket.recv()
+            await socket.send(sent)
+            await socket.wait_closed()
+
+        async with websockets.serve(send, "127.0.0.1", 0) as server:
+            ue.connection.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async for _view in ue.views_along([np.eye(3, 4)] * 3, (20.0, 20.0), (12.0, 8.0), width=24, height=16):
+                pass
+
+    with serving(lambda _asked: Reply(500)) as server:
+        ue = UE(server.url, capability=CAPABILITY, home=tmp_path, keep_fresh=False)
+
+        async def joined_and_run() -> None:
+            async with ue:
+                await ue.join()
+                await run()
+
+        with pytest.raises((UntrustedAnswerError, RefusedError), match=says):
+            asyncio.run(joined_and_run())
+
+
+@pytest.mark.parametrize("module", ["crowdnerf_lab.network.ue_client", "crowdnerf_lab.network.crowd_of_ues"])
+def test_a_ue_needs_neither_torch_nor_the_service(module: str) -> None:
+    heavy = "{'torch', 'numba', 'onnxruntime', 'fastapi', 'uvicorn', 'scipy'}"
+    script = f"import sys, {module}; print(sorted(set(sys.modules) & {heavy}))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
