@@ -5,6 +5,8 @@
 Who knows an object's SHA-256 has it from the service, and may have the object; nobody else learns what is here.
 """
 
+import asyncio
+import logging
 from types import TracebackType
 
 from starlette.requests import Request
@@ -15,8 +17,11 @@ from crowdnerf_lab.network.delivery.carousel import TokenBucket
 from crowdnerf_lab.network.delivery.http_server import serving
 from crowdnerf_lab.network.delivery.objects import DeliveryError
 from crowdnerf_lab.network.delivery.pieces import SharedObject, VerifiedPieces
+from crowdnerf_lab.network.delivery.spans import allowed_s
 from crowdnerf_lab.network.negotiation import ranges_of
 from crowdnerf_lab.network.problems import Problem
+
+log = logging.getLogger(__name__)
 
 SENT_AT_A_TIME = 16 * 1024
 """Bytes between two looks at the upload limit."""
@@ -116,7 +121,10 @@ class PeerServer:
         start = Response(status_code=200 if whole else 206, headers=headers, media_type="application/octet-stream")
         self._uploads += 1
         try:
-            await self._upload(start, content, send)
+            async with asyncio.timeout(allowed_s(len(content))):
+                await self._upload(start, content, send)
+        except TimeoutError:
+            log.info("an upload was given up; who took it was too slow")
         finally:
             self._uploads -= 1
 

@@ -13,6 +13,13 @@ from crowdnerf_lab.network.delivery.objects import DeliveryError
 Span = tuple[int, int]
 """First byte, and the byte after the last."""
 REQUESTS_AT_ONCE = 4
+LEAST_S, SLOWEST_BYTES_PER_S = 5.0, 8_000
+"""A transfer may take LEAST_S and its bytes' time at that rate: nobody holds another one up by trickling."""
+
+
+def allowed_s(size: int) -> float:
+    """Seconds after which the transfer of so many bytes is given up."""
+    return LEAST_S + size / SLOWEST_BYTES_PER_S
 
 
 class SpanError(DeliveryError):
@@ -33,14 +40,14 @@ async def fetch_span(
     first, end = span
     asked = {"Range": f"bytes={first}-{end - 1}", "Accept-Encoding": "identity", **(headers or {})}
     try:
-        async with client.stream("GET", url, headers=asked) as response:
+        async with asyncio.timeout(allowed_s(end - first)), client.stream("GET", url, headers=asked) as response:
             start = _start_of(response, span)
             content = bytearray()
             async for part in response.aiter_raw():
                 content += part
                 if len(content) >= end - start:
                     break
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise SpanError(f"{_host(url)} did not give bytes {first} to {end}: {type(error).__name__}") from error
     wanted = bytes(content[first - start : end - start])
     if len(wanted) != end - first:

@@ -1,6 +1,7 @@
 """UEs give each other verified pieces over real HTTP; liars are found out; the fastest source is asked most."""
 
 import asyncio
+import contextlib
 from contextlib import AsyncExitStack
 
 import httpx
@@ -97,7 +98,7 @@ def test_when_all_lie_there_is_no_object():
 @pytest.mark.row("S53")
 def test_the_faster_source_gives_more():
     result, given = fetched(
-        ("cloud", holding(range(PIECES)), None, {"upload_mbit_s": 4.0}),
+        ("cloud", holding(range(PIECES)), None, {"upload_mbit_s": 1.0}),
         ("edge", holding(range(PIECES)), None, {"upload_mbit_s": 100.0}),
         prefer="fast",
         at_once=2,
@@ -136,7 +137,8 @@ def test_a_swarm_of_eight_spares_the_origin():
             client = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0))
             origin = await stack.enter_async_context(PeerServer(holding(range(PIECES)), uploads_at_once=50))
             ues = [(Holdings(), seed) for seed in range(8)]
-            servers = [await stack.enter_async_context(PeerServer(held, uploads_at_once=50)) for held, _ in ues]
+            servers = [await PeerServer(held, uploads_at_once=50).__aenter__() for held, _ in ues]
+            stack.push_async_callback(lambda: asyncio.gather(*(one.__aexit__(None, None, None) for one in servers)))
 
             async def one(held, server, seed):
                 async def others():
@@ -254,6 +256,51 @@ def test_a_source_that_ends_early_is_found_out():
 
     with pytest.raises(SpanError, match="10 of 100"):
         asyncio.run(act())
+
+
+def test_a_source_that_trickles_is_given_up(monkeypatch):
+    monkeypatch.setattr("crowdnerf_lab.network.delivery.spans.LEAST_S", 0.2)
+
+    async def act():
+        async def trickle(_reader, writer):
+            writer.write(b"HTTP/1.1 206 x\r\nContent-Range: bytes 0-99/500\r\nContent-Length: 100\r\n\r\n")
+            for _ in range(100):
+                writer.write(b".")
+                await asyncio.sleep(0.02)
+            writer.close()
+
+        server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+        async with server, httpx.AsyncClient() as client:
+            await fetch_span(client, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", (0, 100))
+
+    with pytest.raises(SpanError, match="TimeoutError"):
+        asyncio.run(act())
+
+
+def test_who_takes_an_upload_too_slowly_frees_its_place(monkeypatch):
+    monkeypatch.setattr("crowdnerf_lab.network.delivery.spans.LEAST_S", 0.2)
+    monkeypatch.setattr("crowdnerf_lab.network.delivery.spans.SLOWEST_BYTES_PER_S", 1e9)
+    content = content_of(8_000_000)
+    large = shared_object("large.bin", content)
+
+    async def act():
+        holdings = Holdings()
+        holdings.add(large, content)
+        async with PeerServer(holdings, uploads_at_once=1) as server:
+            reader, writer = await asyncio.open_connection(server.host, server.port, limit=1024)
+            writer.write(f"GET /objects/{large.sha256} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await reader.readline()
+            busy = await asked(server, {"Range": "bytes=0-9"}, f"/objects/{large.sha256}")
+            await asyncio.sleep(0.6)
+            free = await asked(server, {"Range": "bytes=0-9"}, f"/objects/{large.sha256}")
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            return busy, free
+
+    busy, free = asyncio.run(act())
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+    assert (free.status_code, free.content) == (206, content[:10])
 
 
 def test_neighbours_are_asked_for_together():

@@ -41,7 +41,7 @@ def received(session, folder, *, sender=None, content=CONTENT, **others):
     """Receive with repair, while `sender` (by default the carousel) sends."""
 
     async def act(url):
-        task = asyncio.create_task(receive(session, folder=folder, repair=url, quiet_s=0.15, **others))
+        task = asyncio.create_task(receive(session, folder=folder, repair=url, quiet_s=0.4, **others))
         await asyncio.sleep(0.05)
         await (broadcast(session, CONTENT) if sender is None else sender())
         return await task
@@ -90,7 +90,7 @@ def test_without_repair_it_says_what_is_missing_and_goes_on_from_there_later(tmp
     session = session_of(CONTENT, rounds=0.5)
 
     async def interrupted():
-        task = asyncio.create_task(receive(session, folder=tmp_path, listen_s=0.4))
+        task = asyncio.create_task(receive(session, folder=tmp_path, listen_s=1.0))
         await asyncio.sleep(0.05)
         await broadcast(session, CONTENT)
         with pytest.raises(DeliveryError, match="give a repair URL"):
@@ -215,7 +215,7 @@ def test_a_repair_that_lies_is_found_out(tmp_path):
         held = holdings.add(object_of(session_of_other), other)
         holdings._objects[session.sha256] = held
         async with PeerServer(holdings, uploads_at_once=100) as liar:
-            task = asyncio.create_task(receive(session, folder=tmp_path, repair=liar.url, quiet_s=0.15))
+            task = asyncio.create_task(receive(session, folder=tmp_path, repair=liar.url, quiet_s=0.4))
             await asyncio.sleep(0.05)
             await broadcast(session, CONTENT)
             with pytest.raises(DeliveryError, match="not what was described"):
