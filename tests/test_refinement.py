@@ -10,7 +10,8 @@ import torch
 
 from crowdnerf_lab.fields import occupancy
 from crowdnerf_lab.fields.occupancy import OccupancySettings
-from crowdnerf_lab.fields.sh_grid import SHGrid
+from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fields.storage import Field, sh_grid_of
 from crowdnerf_lab.fit_settings import FitSettings
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pixels import pixel_table
@@ -50,8 +51,12 @@ def small_refinement() -> FitSettings:
     return replace(SMALL, rate=0.02, pyramid=((0.0, 1),), stages=(replace(SMALL.stages[-1], from_step=0),))
 
 
-def psnr_of(model: SHGrid, scene: PosedScene) -> float:
-    shown = [render_view(model, scene.cameras, row).colour for row in scene.held_out.tolist()]
+def table_of(field: Field) -> torch.Tensor:
+    return sh_grid_of(field, "the test").table
+
+
+def psnr_of(model: Field, scene: PosedScene) -> float:
+    shown = [render_view(sh_grid_of(model, scene.name), scene.cameras, row).colour for row in scene.held_out.tolist()]
     truth = [scene.image(row) for row in scene.held_out.tolist()]
     return psnr(torch.stack(shown), torch.stack(truth))
 
@@ -63,17 +68,17 @@ def test_new_photos_improve_a_field_in_a_fraction_of_the_steps(ball: PosedScene,
 
 
 def test_the_same_steps_give_the_same_bits_and_leave_the_start_as_it_was(ball: PosedScene, learned: Learned) -> None:
-    before = state_of(learned.field)
+    before = state_of(sh_grid_of(learned.field, "the test"))
     one, other = (refine(learned, ball, steps=10, settings=small_refinement()) for _ in range(2))
     assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in one.model.state_dict().items())
     assert all(torch.equal(value, before[name]) for name, value in learned.field.state_dict().items())
-    assert not torch.equal(one.model.table, learned.field.table)
+    assert not torch.equal(table_of(one.model), table_of(learned.field))
 
 
 def test_what_was_learned_is_found_again_on_disk(ball: PosedScene, learned: Learned, tmp_path: Path) -> None:
     again = Learned.load(learned.save(tmp_path))
     one, other = (refine(start, ball, steps=5, settings=small_refinement()) for start in (learned, again))
-    assert torch.equal(one.model.table, other.model.table)
+    assert torch.equal(table_of(one.model), table_of(other.model))
     assert (again.captures, again.photos, again.trained_on, again.ues) == (
         learned.captures,
         learned.photos,
@@ -124,7 +129,7 @@ def test_new_photos_are_drawn_as_often_as_is_said(ball: PosedScene) -> None:
 
 def test_space_that_only_new_photos_see_is_opened_and_the_rest_stays_as_it_was(ball: PosedScene) -> None:
     settings = OccupancySettings(witnesses=0.01)
-    grid = SHGrid(ball.bounds, shape=SMALL.shape)
+    grid = SHGrid(ball.bounds, shape=SHGridShape(resolutions=(8, 16), log2_rows=10, occupancy_cells=16, steps=48))
     occupancy.keep_to_view(grid, ball.cameras[:2], settings)
     seen = grid.in_view.clone()
     grid.density_of_cell.zero_()
