@@ -93,7 +93,7 @@ def latency_account(accounts: Iterable[Account], *, budget_s: float = BUDGET_S) 
         margin={"t": 62, "r": 30, "l": 20},
         legend=ABOVE | {"y": 1.0, "yref": "container", "yanchor": "top", "x": 0.0, "xref": "paper"},
     )
-    figure.update_xaxes(title="milliseconds from request to pixels", range=[0, 1.12 * longest])
+    figure.update_xaxes(title="milliseconds from request to pixels", range=[-0.012 * longest, 1.12 * longest])
     figure.update_yaxes(
         autorange="reversed",
         ticks="outside",

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import websockets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,6 +148,30 @@ def test_two_connections_share_the_rate() -> None:
         return time.perf_counter() - started
 
     assert asyncio.run(together()) > 0.98 * 200_000 / 500_000
+
+
+def test_websockets_go_through_a_link() -> None:
+    """A message and its answer take at least a round trip, and one for the handshake before; ten at once no more."""
+
+    async def answer(connection: websockets.ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async def talk() -> tuple[float, float]:
+        async with websockets.serve(answer, "127.0.0.1", 0) as server:
+            target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with shaped_tcp(target, PLAIN) as url:
+                started = time.perf_counter()
+                async with websockets.connect(url.replace("http", "ws"), proxy=None) as connection:
+                    opened = time.perf_counter()
+                    for number in range(10):
+                        await connection.send(str(number))
+                    assert [await connection.recv() for _ in range(10)] == [str(number) for number in range(10)]
+                    return opened - started, time.perf_counter() - opened
+
+    opening, talking = asyncio.run(talk())
+    assert opening >= 0.98 * 0.08
+    assert 0.98 * 0.04 <= talking < 10 * 0.04
 
 
 def test_a_link_to_nothing_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:

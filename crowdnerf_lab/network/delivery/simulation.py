@@ -84,11 +84,13 @@ class Broadcast(Delivery):
 @dataclass(frozen=True)
 class CrowdLinks:
     """What links a crowd has. origin_mbit_s: of the service, shared by all that it serves one by one. radio_mbit_s: of
-    all cells together, shared likewise. broadcast_mbit_s: of the carousel, heard by all. peer_mbit_s: what a UE gives
+    all cells together, shared likewise. caches: at the cells' edge, each filled over the service's link when the first UE
+    asks it. broadcast_mbit_s: of the carousel, heard by all. peer_mbit_s: what a UE gives
     to others. ue: the link of each UE, with its losses; the radio repairs those of unicast."""
 
     origin_mbit_s: float = 1000.0
     radio_mbit_s: float = 6000.0
+    caches: int = 20
     broadcast_mbit_s: float = 20.0
     peer_mbit_s: float = 5.0
     ue: LinkProfile = field(default_factory=lambda: LINKS["5g_poor"])
@@ -192,7 +194,7 @@ def simulate_flash_crowd(
     """A crowd wants the same object within moments: how it gets it one way or another.
 
     arrival_s: mean of the exponential law of when each UE wants it. unicast: the service serves everybody over its own
-    link. edges: caches at the cells do, which have it. broadcast: one carousel for all, of so many rounds (None: until
+    link. edges: caches at the cells do, once they have it. broadcast: one carousel for all, of so many rounds (None: until
     two rounds after the last UE has come), then repair from the service. peers: UEs give each other pieces that the
     service seeded.
     """
@@ -230,10 +232,17 @@ def simulate_flash_crowd(
             seed=seed,
         )
         return Delivery(way, wanted, exchange.seconds, {"origin": exchange.seeded, "peers": exchange.given})
+    begins, carried = asked, {"origin": float(sizes.sum())}
+    if way == "edges":
+        at = np.random.default_rng([seed, 4]).integers(links.caches, size=receivers)
+        used, cache = np.unique(at, return_inverse=True)
+        first = np.full(len(used), np.inf)
+        np.minimum.at(first, cache, asked)
+        filled = fair_share(first, np.full(len(used), float(object_bytes)), rate=origin)
+        begins = np.maximum(asked, filled[cache])
+        carried = {"origin": float(len(used) * object_bytes), "edges": float(sizes.sum())}
     shared = radio if way == "edges" else min(origin, radio)
-    seconds = fair_share(asked + starting, sizes, rate=shared, most_each=ue_rate)
-    carried = {"origin" if way == "unicast" else "edges": float(sizes.sum())}
-    return Delivery(way, wanted, seconds, carried)
+    return Delivery(way, wanted, fair_share(begins + starting, sizes, rate=shared, most_each=ue_rate), carried)
 
 
 def _order(sizes: tuple[int, ...], symbols: int, symbol_bytes: int) -> list[tuple[int, int]]:
