@@ -84,9 +84,9 @@ class Broadcast(Delivery):
 @dataclass(frozen=True)
 class CrowdLinks:
     """What links a crowd has. origin_mbit_s: of the service, shared by all that it serves one by one. radio_mbit_s: of
-    all cells together, shared likewise. caches: at the cells' edge, each filled over the service's link when the first UE
-    asks it. broadcast_mbit_s: of the carousel, heard by all. peer_mbit_s: what a UE gives
-    to others. ue: the link of each UE, with its losses; the radio repairs those of unicast."""
+    all cells together, shared likewise. caches: at the cells' edge, each filled over the service's link when the first
+    UE asks it. broadcast_mbit_s: of the carousel, heard by all. peer_mbit_s: what a UE gives to others. ue: the link of
+    each UE, with its losses; the radio repairs those of unicast."""
 
     origin_mbit_s: float = 1000.0
     radio_mbit_s: float = 6000.0
@@ -194,9 +194,9 @@ def simulate_flash_crowd(
     """A crowd wants the same object within moments: how it gets it one way or another.
 
     arrival_s: mean of the exponential law of when each UE wants it. unicast: the service serves everybody over its own
-    link. edges: caches at the cells do, once they have it. broadcast: one carousel for all, of so many rounds (None: until
-    two rounds after the last UE has come), then repair from the service. peers: UEs give each other pieces that the
-    service seeded.
+    link. edges: caches at the cells do, once they have it. broadcast: one carousel for all, of so many rounds (None:
+    until two rounds after the last UE has come), then repair from the service. peers: UEs give each other pieces that
+    the service seeded, without further round trips.
     """
     links = links or CrowdLinks()
     wanted = np.random.default_rng([seed, 2]).exponential(arrival_s, receivers)
