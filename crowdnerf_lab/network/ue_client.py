@@ -14,7 +14,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from crowdnerf_lab.network.answers import (
     ContributionStatus,
     Joined,
     NetworkError,
+    Offer,
     RefusedError,
     SelectAnswer,
     TokenEndedError,
@@ -228,8 +229,11 @@ class UE:
             pass
         return loaded
 
-    async def models_as_they_arrive(self, *, probes: bool = False) -> AsyncGenerator[LocalModel, None]:
-        """As `model`, but of a progressive file also what its first layers show, while the rest arrives."""
+    async def models_as_they_arrive(self, *, most: int = 1, probes: bool = False) -> AsyncGenerator[LocalModel, None]:
+        """As `model`, but of a progressive file also what its first layers show, while the rest arrives.
+
+        most: models of a set; with two, a small one comes first when the best takes long to arrive.
+        """
         async with self._updating:
             arrival, asked = {}, time.perf_counter()
 
@@ -237,32 +241,20 @@ class UE:
                 arrival.setdefault(stage, 1e3 * (time.perf_counter() - asked))
 
             self.arrival = arrival
-            answer = await self.select()
+            answer = await self.select(most=most)
             note("select")
             self.reason, self._freshness.considered = answer.reason, answer.version
             if self._keep_fresh:
                 self._freshness.start()
             if not answer.artefacts or answer.version is None:
                 return
-            offer = answer.artefacts[0]
             try:
-                arriving = arriving_model(
-                    self.connection,
-                    offer,
-                    version=answer.version,
-                    local=self._local,
-                    memory=self.capability.memory_mb,
-                    most_bytes=self.settings.most_model_bytes,
-                    patience=self.settings.patience,
-                    note=note,
-                )
-                async with aclosing(arriving):
-                    async for held, loaded in arriving:
-                        note("model" if loaded.complete else "first model")
-                        self._arriving = (held, loaded)
-                        yield loaded
-                if probes and (held := self._local.find(answer.version, offer.name)):
-                    await fetch_probes(self.connection, offer, model=held, local=self._local)
+                for offer in answer.artefacts[:most]:
+                    async with aclosing(self._arriving_model(offer, answer.version, note)) as arriving:
+                        async for loaded in arriving:
+                            yield loaded
+                    if probes and (held := self._local.find(answer.version, offer.name)):
+                        await fetch_probes(self.connection, offer, model=held, local=self._local)
             except (NetworkError, ArtefactError):
                 self._freshness.considered = None  # what did not arrive is still news
                 raise
@@ -272,13 +264,34 @@ class UE:
                 self._local.drop(withdrawn)
             self._paths.forget_models()
 
-    async def select(self) -> SelectAnswer:
-        """Ask the network which model fits this UE as it is now."""
+    async def _arriving_model(
+        self, offer: Offer, version: int, note: Callable[[str], None]
+    ) -> AsyncGenerator[LocalModel, None]:
+        """One offered model, in `view`'s reach as soon as it shows something."""
+        arriving = arriving_model(
+            self.connection,
+            offer,
+            version=version,
+            local=self._local,
+            memory=self.capability.memory_mb,
+            most_bytes=self.settings.most_model_bytes,
+            patience=self.settings.patience,
+            note=note,
+        )
+        async with aclosing(arriving):
+            async for held, loaded in arriving:
+                note("model" if loaded.complete else "first model")
+                self._arriving = (held, loaded)
+                yield loaded
+
+    async def select(self, *, most: int = 1) -> SelectAnswer:
+        """Ask the network which model, or which set of so many at most, fits this UE as it is now."""
         document = {
             "capability": self.capability.model_dump(mode="json", exclude_none=True),
             "target": {name: value for name, value in asdict(self.target).items() if value is not None},
             "task": self.task,
             "held": [{"version": held.version, "name": held.name} for held in self._local.held],
+            "most": most,
         }
         asked = "selecting a model"
         answer = await self.connection.ask(

@@ -27,11 +27,12 @@ class ServiceInThread:
 
 
 @contextmanager
-def service_in_thread(settings: ServiceSettings) -> Iterator[ServiceInThread]:
-    """Serve until the block ends."""
+def service_in_thread(settings: ServiceSettings, *, port: int = 0) -> Iterator[ServiceInThread]:
+    """Serve until the block ends. port: that of a service which has just ended, for one that takes its place."""
     application = create_app(settings)
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="on", ws="websockets-sansio"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

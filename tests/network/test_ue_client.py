@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,17 @@ from crowdnerf_lab.network.link import LinkProfile, shaped_tcp
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE, NoViewError, UESettings, capability_here, capture_of
 from tests.network.service_in_thread import ServiceInThread, service_in_thread
-from tests.toy_catalogue import CENTRE, FOCAL, HEIGHT, POSE, WIDTH, toy_graph, toy_model, write_toy_artefact
+from tests.toy_catalogue import (
+    CENTRE,
+    FOCAL,
+    HEIGHT,
+    POSE,
+    WIDTH,
+    quality_of,
+    toy_graph,
+    toy_model,
+    write_toy_artefact,
+)
 
 CAPABILITY = Capability(runtimes=("onnxruntime",), precisions=("float32",), memory_mb=1000, link_mbit_s=20, rtt_ms=50)
 HASTY = UESettings(patience=Patience(attempts=4, first_s=0.01, most_s=0.05), poll_s=5.0, deadline_ms=500.0)
@@ -102,6 +112,31 @@ def test_it_asks_for_what_fits_fetches_it_and_shows_views_of_it(running: Service
         before = ue.bytes_received
         assert await ue.model() is model
         assert ue.bytes_received - before < 10_000  # the answer to its question, not the model again
+
+    joined(running.url, tmp_path / "ue", use)
+
+
+@pytest.mark.row("S38")
+def test_a_set_of_models_shows_something_soon_and_then_the_best(running: ServiceInThread, tmp_path: Path) -> None:
+    """A small model first, of which there is something to see within a second; then one that takes ten to arrive."""
+    soon = write_toy_artefact(tmp_path / "made", "soon", quality=quality_of(15.0))
+    best = write_toy_artefact(
+        tmp_path / "made",
+        "best",
+        content=toy_graph(seed=1, padding=400_000),
+        measured_as=toy_model(toy_graph(seed=1)),
+        quality=quality_of(20.0),
+    )
+    running.service.catalogue.publish([soon, best], event="concert")
+
+    async def use(ue: UE) -> None:
+        ue.circumstances(link_mbit_s=0.32)
+        seen = [model async for model in ue.models_as_they_arrive(most=2)]
+        pictures = [model.render(np.array(POSE), FOCAL, CENTRE) for model in seen]
+        assert len(seen) == 2
+        shown = (await ue.view(POSE, FOCAL, CENTRE, **VIEW)).picture
+        assert not np.array_equal(*pictures)
+        assert np.array_equal(shown, pictures[1])
 
     joined(running.url, tmp_path / "ue", use)
 
@@ -311,6 +346,33 @@ def test_an_upload_survives_connections_that_break(running: ServiceInThread, tmp
             sent = await ue.send(path, capture={"time_s": 0.0})
             assert sent.interruptions >= 1
             assert (await ue.status(sent.id)).state == "received"
+
+    asyncio.run(run())
+
+
+def test_an_upload_goes_on_with_a_service_that_was_restarted(tmp_path: Path) -> None:
+    """The second service has the first one's home and its port, and knows how much had arrived."""
+    settings = ServiceSettings(home=tmp_path / "service", events=("concert",), train=False, view_processes=0)
+    small_pieces = UESettings(patience=Patience(attempts=200, first_s=0.02, most_s=0.05), chunk_bytes=500)
+    path = photo(tmp_path, size=80)
+
+    async def run() -> None:
+        with ExitStack() as lives:
+            first = lives.enter_context(service_in_thread(settings))
+            rows = first.service.database.connection()
+            async with UE(first.url, capability=CAPABILITY, home=tmp_path / "ue", settings=small_pieces) as ue:
+                await ue.join()
+                sending = asyncio.create_task(ue.send(path, capture={"time_s": 0.0}))
+                while not (row := rows.execute("SELECT offset FROM uploads").fetchone()) or row["offset"] < 2000:
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(lives.close)
+                assert not sending.done()
+                lives.enter_context(service_in_thread(settings, port=int(first.url.rpartition(":")[2])))
+                sent = await sending
+                assert sent.interruptions >= 1
+                assert (await ue.status(sent.id)).state == "received"
+        (kept,) = (tmp_path / "service" / "inbox" / "concert").iterdir()
+        assert kept.read_bytes() == path.read_bytes()
 
     asyncio.run(run())
 

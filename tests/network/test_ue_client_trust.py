@@ -341,11 +341,11 @@ def test_the_same_photo_is_announced_by_the_same_key_and_another_capture_by_anot
     assert keys[0] == keys[1] != keys[2]
 
 
-ONE_PIXEL = bytes.fromhex("ffd8ffe0")
+NO_PICTURE = bytes.fromhex("ffd8ffe0")
 HEADER = {"sequence": 1, "width": 24, "height": 16, "media_type": "image/webp", "version": 1, "dropped": 0}
 
 
-def message(header: Any, content: bytes = ONE_PIXEL, *, length: int | None = None) -> bytes:
+def message(header: Any, content: bytes = NO_PICTURE, *, length: int | None = None) -> bytes:
     encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack(">I", len(encoded) if length is None else length) + encoded + content
 
