@@ -53,6 +53,7 @@ class Database:
     def __init__(self, home: Path) -> None:
         self.path = Path(home) / FILE
         self._connections = threading.local()
+        self._writing = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Before SQLite opens it: its -wal and -shm get the same mode, and hold the same secrets.
@@ -83,13 +84,15 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing, one writer at a time; what was read inside is still true when it commits. On disk after."""
         connection = self.connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        # Threads wait here in turn; SQLite's own waiting sleeps, and lets late comers pass.
+        with self._writing:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close this thread's connection; those of other threads close when their threads end."""
