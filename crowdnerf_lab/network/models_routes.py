@@ -1,6 +1,7 @@
 """Routes of an event's models: versions, selection by what a UE can do, and downloads."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -8,9 +9,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.card import CardFile
-from crowdnerf_lab.catalogue.catalogue import Version
+from crowdnerf_lab.catalogue.catalogue import EVENT, Version
 from crowdnerf_lab.catalogue.select import Target, select, select_set
-from crowdnerf_lab.network.context import CallingMember, CurrentService, Service, service_of
+from crowdnerf_lab.network.context import CallingMember, CurrentService, Service, calling_member, service_of
+from crowdnerf_lab.network.crowd_route import CrowdRoute, answers_quickly
 from crowdnerf_lab.network.deltas import MEDIA_TYPE as DELTA_TYPE
 from crowdnerf_lab.network.downloads import StoredFile, download
 from crowdnerf_lab.network.models_documents import (
@@ -23,7 +25,6 @@ from crowdnerf_lab.network.models_documents import (
 from crowdnerf_lab.network.offers import NoVersionError, Offer, OfferedVersion, WithdrawnError
 from crowdnerf_lab.network.problems import Problem, declared
 
-router = APIRouter(tags=["models"])
 MOST_WAIT_S = 60.0
 SOON_S = 0.5
 """How long a selection waits for a delta that is being made; the next one will find it."""
@@ -33,6 +34,7 @@ VersionNumber = Annotated[int, Path(ge=1, le=10**9, description="A version's num
 NamedArtefact = Annotated[str, Path(max_length=256, description="An artefact's name.")]
 LONGEST_REMEMBERED = 4096
 """Bytes of a question whose answer is kept."""
+router = APIRouter(tags=["models"], route_class=CrowdRoute)
 READ = declared(401, 403, 404, 422, 429)
 
 
@@ -53,8 +55,7 @@ async def select_models(caller: CallingMember, body: SelectRequest, request: Req
         answer, final = await _selection(service, latest, body)
         if final and len(question) <= LONGEST_REMEMBERED:
             state.remember(question, answer)
-    service.metrics.selections.labels("device" if b'"inference": "device"' in answer[-40:] else "network").inc()
-    return _json(answer)
+    return _selected(service, answer)
 
 
 @router.get(
@@ -157,6 +158,35 @@ async def download_delta(
         detail = f"no delta leads from version {since} of {name} to {number} in fewer bytes; fetch the file whole"
         raise Problem(404, "Not Found", detail, kind="no-delta")
     return await _sent(service, request, delta, coded=None)
+
+
+@answers_quickly("select_models")
+async def _known_selection(request: Request) -> Response | None:
+    """The answer to a selection that somebody asked for before, in the same words."""
+    event, service = request.path_params["event"], service_of(request)
+    if request.headers.get("content-type") != "application/json":
+        return None
+    answer = service.offers.remembered(event, await request.body())
+    if answer is None:
+        return None
+    await calling_member(event, request)
+    return _selected(service, answer)
+
+
+@answers_quickly("download_file")
+async def _plain_download(request: Request) -> Response | None:
+    """A file, where the path is as `select_models` gives it."""
+    event, number, name, path = (request.path_params[each] for each in ("event", "number", "name", "path"))
+    usual = re.fullmatch(r"[1-9][0-9]{0,8}", number) and EVENT.fullmatch(event) and len(name) + len(path) <= 256
+    if not usual or request.query_params:
+        return None
+    caller = await calling_member(event, request)
+    return await download_file(caller, request, int(number), name, path)
+
+
+def _selected(service: Service, answer: bytes) -> Response:
+    service.metrics.selections.labels("device" if answer.endswith(b'"inference": "device"}') else "network").inc()
+    return _json(answer)
 
 
 async def _selection(service: Service, latest: OfferedVersion | None, body: SelectRequest) -> tuple[bytes, bool]:

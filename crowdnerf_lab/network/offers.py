@@ -119,6 +119,12 @@ class Offers:
                 return state
             return found[1]
 
+    def remembered(self, event: str, question: bytes) -> bytes | None:
+        """The answer to a question that was asked before, if the event's versions are still the same."""
+        found = self._states.get(event)
+        answer = None if found is None else found[1].answers.get(question)
+        return answer if found is not None and answer is not None and found[0] == self._stamp(event) else None
+
     async def latest(self, event: str) -> OfferedVersion | None:
         """The newest version that was not withdrawn, with its artefacts."""
         newest = (await self.of(event)).latest

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import logging
 import math
 import threading
@@ -133,6 +134,30 @@ def test_the_same_question_is_answered_from_memory_until_the_versions_change(own
     assert own.client.post(SELECT, json=body, headers=headers).json()["version"] == 2
     own.service.catalogue.withdraw("concert", 2, reason="worse")
     assert own.client.post(SELECT, json=body, headers=headers).content == first.content
+
+
+def test_quick_answers_ask_for_tokens_too(toy, ue):
+    toy.client.post("/events", json={"event": "encore"}, headers=toy.operator)
+    stranger = toy.token(event="encore")
+    file = "/events/concert/versions/1/artefacts/toy/files/model.onnx"
+    body = {"capability": CAPABILITY}
+    for headers, status in ((ue, 200), ({}, 401), ({"Authorization": "Bearer x"}, 401), (stranger, 403)):
+        assert toy.client.post(SELECT, json=body, headers=headers).status_code == status
+        assert toy.client.get(file, headers=headers).status_code == status
+
+
+def test_quick_and_thorough_answers_are_the_same(toy, ue):
+    body = json.dumps({"capability": CAPABILITY}).encode()
+    files = "/events/concert/versions/{}/artefacts/toy/files/model.onnx{}"
+    quick, thorough = (
+        [
+            toy.client.post(SELECT, content=body, headers=ue | {"Content-Type": media_type}),
+            toy.client.get(files.format(number, query), headers=ue | {"Accept-Encoding": "identity"}),
+        ]
+        for media_type, number, query in (("application/json", "1", ""), ("application/json; x=y", "01", "?x=y"))
+    )
+    for one, other in zip(quick, thorough, strict=True):
+        assert (one.status_code, one.content, one.headers) == (other.status_code, other.content, other.headers)
 
 
 def test_versions_are_listed_with_their_cards(toy, ue):
