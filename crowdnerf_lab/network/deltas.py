@@ -32,11 +32,12 @@ class Deltas:
         self._making: dict[Path, asyncio.Task[None]] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._known: dict[Path, StoredFile] = {}
+        self._failed: set[Path] = set()
 
     async def between(self, old: StoredFile, new: StoredFile, *, wait_s: float) -> StoredFile | None:
         """The delta from one file to another; None when none pays, and while it is not there after so many seconds."""
         path = self._path(old, new)
-        if not path.exists():
+        if not path.exists() and path not in self._failed:
             if path not in self._making:
                 self._making[path] = asyncio.create_task(self._make(old.path, new.path, path))
                 self._making[path].add_done_callback(lambda _: self._making.pop(path, None))
@@ -81,6 +82,7 @@ class Deltas:
                     process.kill()
                     await process.wait()
             if status != 0:
+                self._failed.add(path)
                 log.warning("no delta from %s to %s: its process ended with %s", old.name, new.name, status)
 
 
