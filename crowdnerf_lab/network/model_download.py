@@ -38,8 +38,8 @@ async def arriving_model(
             f"{offer.name} has {offer.model.bytes} bytes, this UE takes {most_bytes}; raise its most_model_bytes"
         )
     here = local.find(version, offer.name)
-    if here is not None and here.card == offer.card:
-        yield here, await local.load(here, memory=memory)
+    if here is not None and here.card == offer.card and (ready := await _still_good(here, local, memory)):
+        yield here, ready
         return
     model = local.expect(offer, version=version)
     path = await _by_delta(connection, offer, local)
@@ -52,6 +52,15 @@ async def arriving_model(
     note("whole")
     kept = local.keep(model, path)
     yield kept, await local.load(kept, memory=memory)
+
+
+async def _still_good(model: HeldModel, local: LocalModels, memory: float) -> LocalModel | None:
+    """A model that is here; None when its file was damaged on the UE's disk, and is gone."""
+    try:
+        return await local.load(model, memory=memory)
+    except ArtefactError as error:
+        log.warning("%s", error)
+        return None
 
 
 async def fetch_probes(connection: EventConnection, offer: Offer, *, model: HeldModel, local: LocalModels) -> None:

@@ -109,10 +109,8 @@ class UE:
         self.capability = capability or capability_here()
         self._temporary = tempfile.TemporaryDirectory(prefix="ue.") if home is None else None
         folder = inside(Path(self._temporary.name if self._temporary else home or "."), event)
-        self._own_client = http_client() if client is None else None
-        self.connection = EventConnection(
-            url, event=event, client=client or self._own_client or http_client(), identity=folder / "identity.json"
-        )
+        self._client, self._owns_client = client or http_client(), client is None
+        self.connection = EventConnection(url, event=event, client=self._client, identity=folder / "identity.json")
         self._local = LocalModels(folder / "models", threads=self.settings.threads)
         budget_ms = self.target.max_ms or self.settings.deadline_ms
         self._paths = PathChoice(self.target, budget_ms=budget_ms, task=task, hysteresis=self.settings.hysteresis)
@@ -137,8 +135,8 @@ class UE:
         """End what runs in the background, close the connections, and give the models' memory back."""
         await self._freshness.close()
         self._local.unload()
-        if self._own_client is not None:
-            await self._own_client.aclose()
+        if self._owns_client:
+            await self._client.aclose()
         if self._temporary is not None:
             self._temporary.cleanup()
 
