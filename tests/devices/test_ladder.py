@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
+from crowdnerf_lab.catalogue.delta import packed_delta
 from crowdnerf_lab.catalogue.remeasurement import machine, probe_psnr
 from crowdnerf_lab.devices import ladder as ladder_module
 from crowdnerf_lab.devices import rungs
@@ -20,6 +21,7 @@ from crowdnerf_lab.devices.measure import as_colour, pictures_of
 from crowdnerf_lab.devices.quantize import QuantizationError
 from crowdnerf_lab.devices.reference import reference_of
 from crowdnerf_lab.fields.baking import Tier
+from crowdnerf_lab.fields.importance import ImportanceSettings
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.network.ue import load_artefact
@@ -222,3 +224,24 @@ def test_a_full_disk_leaves_nothing(begun: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(FileError, match=r"could not publish .*No space left on device; free some space"):
         ladder.build_all(progress=False)
     assert [path.name for path in begun.iterdir()] == [".work"]
+
+
+@pytest.mark.row("S40", "S48")
+def test_a_ladder_after_a_version_makes_files_whose_deltas_are_small(tmp_path: Path) -> None:
+    offered = {
+        "codings": ("progressive",),
+        "formats": ("onnx_int8_weights",),
+        "importance": ImportanceSettings(poses=8, batches=2, rays=256),
+        "brisk": True,
+    }
+    old = toy_ladder(tmp_path / "old", **offered).build_all(progress=False)
+    later, generator = deepcopy(untrained_student()), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in later.parameters():
+            parameter += 0.02 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator)
+    new = toy_ladder(tmp_path / "new", after=old, students=[later], **offered).build_all(progress=False)
+    assert [artefact.card.name for artefact in new] == [artefact.card.name for artefact in old]
+    for before, after in zip(old, new, strict=True):
+        delta = packed_delta(before.model.read_bytes(), after.model.read_bytes())
+        assert delta is not None
+        assert len(delta) < 0.4 * after.card.bytes
