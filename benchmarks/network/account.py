@@ -210,7 +210,7 @@ def _key(account: Account) -> tuple[str, str]:
 def _row(account: Account) -> dict[str, Any]:
     stages = {f"{stage} ms": round(account.of(stage), 1) for stage in STAGES}
     row = {"link": account.link.title, "what": account.name, "how": "measured" if account.measured else "predicted"}
-    return row | stages | {"total ms": round(account.total_ms, 1), "kB": round(account.bytes / 1e3, 1)}
+    return row | stages | {"total ms": round(account.total_ms, 1), "kB in all": round(account.bytes / 1e3, 1)}
 
 
 def _largest(link: LinkProfile, student: Artefact) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "repair_after_k_over_0.9_bytes_per_ue": shortened.carried["repair"] / receivers,
         "repair_after_k_over_0.9_share": float(np.mean(shortened.repaired > 0)),
         "broadcasts": [
-            _row(name, loss, one) | {"symbol bytes": size} for (name, loss, size), one in zip(CASES, seen, strict=True)
+            {"loss": name, "symbol bytes": size} | _row(loss, one)
+            for (name, loss, size), one in zip(CASES, seen, strict=True)
         ],
         "flash_crowds": [
             _served(simulate_flash_crowd(receivers, object_bytes=size, way=way, links=CrowdLinks(), seed=6), size)
@@ -73,10 +74,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
     }
 
 
-def _row(name: str, loss: GilbertElliott, seen: Broadcast) -> dict[str, Any]:
+def _row(loss: GilbertElliott, seen: Broadcast) -> dict[str, Any]:
     symbols = seen.source_symbols
     return {
-        "loss": name,
         "K": symbols,
         "complete after 1.15 K": seen.complete_after(SENT_OVER_K * symbols),
         "sent/K until 99.9 %": seen.symbols_for(COMPLETE) / symbols,

@@ -32,7 +32,7 @@ BUDGET_S = 1.0
 """From request to pixels, as the use case allows."""
 REQUEST_BYTES = 700
 """Of a request with its headers and token; a pose or a capability is most of the rest."""
-CHOICE_BYTES = 9_000
+CHOICE_BYTES = 6_200
 """Of the answer to models:select: the card, with its probe views, is most of it."""
 
 
