@@ -110,6 +110,13 @@ class EventUpdates:
     def update(self) -> Update | None:
         """One round, or the rest of the one that was stopped. See `update_event`."""
         self.seconds = {}
+        made = self._round()
+        if self.seconds:
+            self._say("waiting")
+        return made
+
+    def _round(self) -> Update | None:
+        """All stages that have something to do."""
         self.forget()
         self.take_in()
         published = self.folder.published(self.catalogue)
@@ -165,7 +172,6 @@ class EventUpdates:
         current.note(outcome)
         settle(self.folder, current, contributions=self.contributions, ues=self._ues())
         self.folder.tidy(self.catalogue)
-        self._say("waiting")
         update = Update(
             event=self.event,
             version=outcome.version,
