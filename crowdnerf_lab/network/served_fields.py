@@ -59,7 +59,7 @@ class EventFields:
         self.offered: tuple[ServedField, ...] = ()
         self.read = False
         self._catalogue = catalogue
-        self._refused: set[str] = set()
+        self._refused: frozenset[str] = frozenset()
         self._seen: object = None
 
     def refresh(self) -> bool:
@@ -70,7 +70,7 @@ class EventFields:
             standing = []
         self.read = True
         numbers = tuple(reversed([version.number for version in standing]))
-        if (seen := (numbers, frozenset(self._refused))) == self._seen:
+        if (seen := (numbers, self._refused)) == self._seen:
             return False
         offered: list[ServedField] = []
         for number in numbers:
@@ -84,7 +84,7 @@ class EventFields:
     def refuse(self, key: str, *, reason: str) -> None:
         """Offer a field no more that could not be loaded; another of its version, or the version before, takes over."""
         log.error("%s cannot be rendered from: %s", key, reason)
-        self._refused.add(key)
+        self._refused |= {key}
 
     def choose(self, holders: dict[str, int]) -> ServedField | None:
         """The field to render from now. holders: by how many processes each field is loaded.

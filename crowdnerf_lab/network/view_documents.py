@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from crowdnerf_lab.findings import first_finding
 from crowdnerf_lab.network.view_codecs import Format
 from crowdnerf_lab.network.view_request import ViewError, ViewRequest
+from crowdnerf_lab.network.whole_numbers import WHOLE
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Row = Annotated[list[Number], Field(min_length=4, max_length=4)]
-Side = Annotated[int, Field(strict=True, ge=1, le=16383)]
+Side = Annotated[int, WHOLE, Field(ge=1, le=16383)]
 NEUTRAL_POSE = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
 
 
@@ -32,7 +33,7 @@ class ViewDocument(BaseModel):
     width: Annotated[Side, Field(examples=[256])]
     height: Annotated[Side, Field(examples=[192])]
     format: Format = "webp"
-    quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 80
+    quality: Annotated[int, WHOLE, Field(ge=1, le=100)] = 80
     deadline_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = None
 
     def request(self) -> ViewRequest:
@@ -48,9 +49,10 @@ class ViewDocument(BaseModel):
 
 class PoseDocument(ViewDocument):
     """One pose of a moving camera. sequence: the client's number, given back with the view (by default the poses are
-    counted from 1). frames_per_s: that it wants to be shown; views become smaller to keep up with it."""
+    counted from 1). frames_per_s: that it wants to be shown; views become smaller to keep up with it (by default
+    they keep the size asked for, as far as they are in time)."""
 
-    sequence: Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)] | None = None
+    sequence: Annotated[int, WHOLE, Field(ge=0, le=2**53 - 1)] | None = None
     frames_per_s: Annotated[Number, Field(gt=0, le=240)] | None = None
 
 

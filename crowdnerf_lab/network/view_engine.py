@@ -243,9 +243,12 @@ class ViewEngine:
         """Look at the catalogue and at the processes, again and again."""
         while True:
             await asyncio.sleep(self.policy.look_s)
-            await self._fields.look()
-            self._end_stuck()
-            self._queue.dispatch()
+            try:
+                await self._fields.look()
+                self._end_stuck()
+                self._queue.dispatch()
+            except Exception:
+                log.exception("could not look after the render processes; the next look tries again")
 
     def _end_stuck(self) -> None:
         now = time.monotonic()

@@ -49,7 +49,6 @@ MOST_PROBLEMS = 100
 """Messages in a row that make no sense, before the stream is closed."""
 PATIENCE_S = 5.0
 """How long a newest pose is tried again while too much is asked for, before its client is told."""
-USUAL_FRAMES_PER_S = 30.0
 
 _LENGTH = struct.Struct(">I")
 
@@ -185,10 +184,9 @@ class Pace:
 
     def scale(self, pose: PoseDocument, scales: list[float]) -> float:
         """The largest of some scales (falling) whose view would be ready within a frame; the last if none would."""
-        frame_ms = 1e3 / (pose.frames_per_s or USUAL_FRAMES_PER_S)
-        pixels = pose.width * pose.height
-        if self._times is None:
+        if self._times is None or pose.frames_per_s is None:
             return scales[0]
+        frame_ms, pixels = 1e3 / pose.frames_per_s, pose.width * pose.height
         fitting = (s for s in scales if self._times.expected_ms(round(s * s * pixels)) <= frame_ms)
         return next(fitting, scales[-1])
 

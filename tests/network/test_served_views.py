@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -311,3 +313,35 @@ def test_closing_ends_the_processes_and_tells_who_waits(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+ENGINE = """
+import asyncio, sys
+from pathlib import Path
+from crowdnerf_lab.catalogue.catalogue import Catalogue
+from tests.network.toy_views import running_engine
+
+async def run():
+    async with running_engine(Catalogue(Path(sys.argv[1]))) as engine:
+        print(*engine.process_ids, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(run())
+"""
+
+
+def test_render_processes_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path / "catalogue")
+    publish_field(catalogue, tmp_path)
+    service = subprocess.Popen([sys.executable, "-c", ENGINE, str(catalogue.root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert service.stdout is not None
+        (pid,) = map(int, service.stdout.readline().split())
+        os.kill(pid, 0)
+    finally:
+        service.kill()
+        service.communicate()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and Path(f"/proc/{pid}").exists():
+        time.sleep(0.02)
+    assert not Path(f"/proc/{pid}").exists()

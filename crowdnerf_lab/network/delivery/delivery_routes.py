@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crowdnerf_lab.network.context import CallingMember, CallingUE, CurrentService, Service
 from crowdnerf_lab.network.delivery.broadcaster import sessions_of
@@ -22,20 +22,11 @@ from crowdnerf_lab.network.delivery.pieces import SharedObject
 from crowdnerf_lab.network.delivery.tracker import PEER_S, Peer, PeerBook, Peers
 from crowdnerf_lab.network.limits import address_of
 from crowdnerf_lab.network.problems import Problem, declared
+from crowdnerf_lab.network.whole_numbers import WHOLE
 
 router = APIRouter(tags=["delivery"])
 RECENT_VERSIONS = 4
 """Versions whose files peers may give to each other, the newest first."""
-
-
-def _whole(number: object) -> object:
-    """JSON Schema's integers: 2000.0 is one; true and "2000" are none."""
-    if isinstance(number, bool | str | bytes):
-        raise ValueError("should be a whole number")
-    return number
-
-
-WHOLE = BeforeValidator(_whole)
 
 
 class BroadcastList(BaseModel):
