@@ -17,6 +17,7 @@ from crowdnerf_lab.network.settings import ServiceSettings
 from tests.network.direct_asgi import DirectClient, DirectUE
 from tests.network.mortal_server import MortalServer
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "2")
 ENDING = ("leave_event", "renew_token")
 """Operations behind which a token is no longer good."""
@@ -39,7 +40,7 @@ def run(url: str, token: str, *arguments: str, folder: Path) -> None:
     """What `schemathesis run` says, when it says anything but that all is well."""
     config = folder / "schemathesis.toml"
     known = '\n[parameters]\n"path.event" = "concert"\n"query.wait_s" = 0\n'
-    config.write_text(Path("schemathesis.toml").read_text() + known)
+    config.write_text((ROOT / "schemathesis.toml").read_text() + known)
     command = ["--config-file", str(config), "run", f"{url}/openapi.json", "-H", f"Authorization: Bearer {token}"]
     limits = [
         "--checks",
