@@ -99,6 +99,7 @@ def refine(
     new_share: float = NEW_SHARE,
     settings: FitSettings | None = None,
     robust: bool | None = None,
+    refine_poses: bool = False,
     seed: int = 0,
     threads: int | None = None,
     checkpoint: Path | None = None,
@@ -109,8 +110,9 @@ def refine(
     learned: the field as it is, best with what was learned of its photos' phones; it is not changed. new: rows of the
     training photos that it has not met; by default those whose names it does not know, none for a bare field.
     new_share: of the drawn pixels that come from them (never less than their share of all). settings: by default
-    `refinement_settings()`; the field keeps its shape. Raises what `fit` raises, and ValueError for a new_share out of
-    range or photos that the scene does not train on.
+    `refinement_settings()`; the field keeps its shape. robust, refine_poses and the rest: see `fit`.
+
+    Raises what `fit` raises, and ValueError for a new_share out of range or photos that the scene does not train on.
     """
     if not 0 <= new_share < 1:
         raise ValueError(f"new_share must be at least 0 and less than 1, got {new_share}")
@@ -130,6 +132,7 @@ def refine(
         settings=settings or refinement_settings(),
         start=start,
         robust=robust,
+        refine_poses=refine_poses,
         seed=seed,
         threads=threads,
         checkpoint=checkpoint,

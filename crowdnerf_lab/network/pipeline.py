@@ -211,6 +211,7 @@ class EventUpdates:
                         seconds=None if settings.refine_steps else settings.refine_seconds,
                         steps=settings.refine_steps,
                         new_share=settings.new_share,
+                        refine_poses=moving,
                         seed=settings.seed,
                         threads=settings.threads,
                         progress=False,
