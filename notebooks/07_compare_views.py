@@ -14,12 +14,14 @@
 
 # %%
 import time
-
-import numpy as np
+from dataclasses import replace
 
 import crowdnerf_lab as cn
 from crowdnerf_lab.devices.measure import as_colour, pictures_of
-from crowdnerf_lab.network.view_engine import ViewAccount, break_even_views
+from crowdnerf_lab.network.account_measurement import measured_model, measured_view
+from crowdnerf_lab.network.latency_account import device_path, network_path, views_by_bytes
+from crowdnerf_lab.network.link import LINKS, shaped_tcp
+from crowdnerf_lab.network.rehearsed_crowd import until_it_renders
 
 # %% tags=["parameters"]
 preset = "standard"
@@ -112,52 +114,80 @@ cn.figures.triptych(by_network[0], by_laptop[0], name="laptop: baked field")
 # ## The account: bytes
 #
 # Downloading pays once, $B_{model}$; asking pays every time, $n \cdot B_{view}$. They cross at $n^* = B_{model} /
-# B_{view}$ (S47, S52).
+# B_{view}$ (rows S47, S52).
 
 # %%
-sizes, work = zip(*((len(answer.content), answer.render_ms + answer.encode_ms) for answer in answers), strict=True)
-network = ViewAccount("network", 0, round(np.mean(sizes)), server_ms=np.median(work), device_ms=decode_ms)
-device, phone_alone = (
-    ViewAccount("device", each.card.bytes, 0, server_ms=0.0, device_ms=each.card.latency.median_ms)
-    for each in (laptop, phone)
-)
-accounts = {"network: field": network, "laptop: baked field": device, "phone: student, int8": phone_alone}
-cn.figures.bytes_over_views(accounts)
+device, phone_alone = device_path(laptop.card), device_path(phone.card)
+network = network_path(answers, decode_ms=decode_ms)
+paths = {"network: field": network, "laptop: baked field": device, "phone: student, int8": phone_alone}
+cn.figures.crossover(paths)
 
 # %% [markdown]
 # The network's line starts at one picture and rises; a model's is level at its size. Left of the crossing the network
 # is cheaper, right of it the download. A UE that looks once should ask; one that looks around should download.
 
 # %%
-crossing = break_even_views(device, network)
+crossing = views_by_bytes(device, network)
 print(f"The laptop's model has paid off after {crossing:.0f} views: {crossing / 10:.0f} s at 10 views a second.")
 
 # %% [markdown]
-# ## The account: milliseconds
+# ## The account: from request to pixels
 #
-# From a new pose to its picture, with the link of each device's profile: one round trip, the transfer at the link's
-# rate, and the work at both ends. Interaction wants the whole within a second (S41, S49); on the device the next view
-# needs no link at all.
+# Where a second goes over four links, from the first request to the first picture: the request travels up, waits, is
+# rendered or not, comes down, is decoded or loaded, and drawn (S41, S49). The line is the use case's second.
 
 # %%
-profiles = {profile.name: profile for profile in cn.device_profiles()}
-cases = [("laptop_cpu", network), ("laptop_cpu", device), ("mid_phone", network), ("mid_phone", phone_alone)]
-links = [{"link_mbit_s": profiles[name].link_mbit_s, "rtt_ms": profiles[name].rtt_ms} for name, _ in cases]
-cn.figures.table(
-    {
-        "device": profiles[name].title,
-        "inference": account.path,
-        "first picture, ms": account.first_pixels_ms(**link),
-        "next picture, ms": account.next_pixels_ms(**link),
-    }
-    for (name, account), link in zip(cases, links, strict=True)
-)
+named = [replace(path, name=name) for name, path in paths.items()]
+accounts = [path.first_pixels(link) for link in LINKS.values() for path in named]
+cn.figures.latency_account(accounts)
 
 # %% [markdown]
-# Compare the two rows of each device. A model pays for its download in the first picture and afterwards only with its
-# own milliseconds; the network pays for the link every time. Which is sooner is a matter of the model: one pass of a
-# small network, or a march along every ray on one thread. The network's render time is that of the two cores it has
-# here.
+# These are predictions, from the link, the cards and the service's own milliseconds. Over good links the render is most
+# of the network's bar; over the crowded cell the bytes are all that counts, and a small student is there before a large
+# field has half arrived.
+#
+# Are they true? The real service, behind a proxy that makes loopback as slow as a link (S52), and UEs that have never
+# been there before:
+
+# %%
+service = cn.service_of(bench)
+await until_it_renders(service.url, bench.request(0))
+link = LINKS["5g_poor"]
+async with shaped_tcp(service.url, link) as url:
+    measured = [
+        await measured_view(url, link, bench.request(1)),
+        await measured_model(url, link, bench.request(1), capability=in_int8),
+    ]
+service.close()
+predicted = [replace(path, name=path.path).first_pixels(link) for path in (network, phone_alone)]
+cn.figures.latency_account([*measured, *predicted])
+
+# %% [markdown]
+# Measured bars are dark, predicted ones pale. What the prediction does not know is that service, proxy and UE share two
+# cores here.
+#
+# ## How big may a model be?
+#
+# The table that a service needs: what fits through each link in half a second, in one, in two, with the phone's loading
+# and drawing counted in (S41, S44).
+
+# %%
+sizes = {"laptop: baked field": laptop.card.bytes, "phone: student, int8": phone.card.bytes}
+cn.figures.largest_models(LINKS.values(), models=sizes, device_ms=phone_alone.load_ms + phone_alone.frame_ms)
+
+# %% [markdown]
+# Left of a link's dots a model comes in time; right of them the UE should be sent a view first, or a file of which the
+# first layer shows something.
+#
+# After the first picture the two ways part: the device's next view needs no link at all, the network's pays for it
+# every time. So waiting has a crossing of its own:
+
+# %%
+cn.figures.crossover(paths, link=LINKS["5g_poor"])
+
+# %% [markdown]
+# Which of them is sooner in the long run is a matter of the model: one pass of a small network, or a march along every
+# ray on one thread. The network's milliseconds are those of the two cores that it has here.
 
 # %% tags=["check"]
 loss = scores["network: field"].psnr - scores["laptop: baked field"].psnr
@@ -218,4 +248,4 @@ assert offline.std() > 5
 cn.figures.image_strip({"the view": by_laptop[0], "2 m higher": offline}, columns=3)
 
 # %% [markdown]
-# This is the end of the first series. [Back to the start](00_start_here.ipynb).
+# Next: [how the crowd gets it](08_reach_the_crowd.ipynb).

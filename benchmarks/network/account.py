@@ -10,9 +10,7 @@ the prediction does not know to be shared.
 import asyncio
 import math
 import tempfile
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -24,26 +22,19 @@ from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Probe
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.answers import NetworkError
-from crowdnerf_lab.network.download import fetch
 from crowdnerf_lab.network.latency_account import (
     BUDGET_S,
     STAGES,
     Account,
     InferencePath,
-    account_of_model,
-    account_of_view,
     device_path,
     largest_model,
     views_by_bytes,
     views_by_time,
 )
 from crowdnerf_lab.network.link import LINKS, LinkProfile, shaped_tcp
-from crowdnerf_lab.network.local_models import LocalModels
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.ue import LocalModel
-from crowdnerf_lab.network.ue_client import UE
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "runs" / "bench_artefacts"
 EVENT = "concert"
@@ -87,10 +78,10 @@ async def _accounts(
     target: str, student: Artefact, field: Artefact, *, ues: int
 ) -> tuple[list[Account], dict[str, InferencePath]]:
     """All accounts, predicted and measured in turn, and the paths that they were predicted by."""
-    probe = field.card.probes[0]
-    await _until_views(target, probe)
-    views = [await _view(target, LOOPBACK, probe, place=1 + i / 10) for i in range(max(3, ues))]
-    models = [await _model(target, LOOPBACK, student, soon=False) for _ in range(1 + max(3, ues))][1:]
+    probe, drawn = field.card.probes[0], _of(student.card.probes[0])
+    await until_it_renders(target, _beside(probe, 0.0))
+    views = [await measured_view(target, LOOPBACK, _beside(probe, 1 + i / 10)) for i in range(max(3, ues))]
+    models = [await measured_model(target, LOOPBACK, drawn, capability=PHONE) for _ in range(1 + max(3, ues))][1:]
     network = InferencePath(
         "network",
         bytes_per_view=round(median(view.bytes for view in views)),
@@ -107,94 +98,29 @@ async def _accounts(
     for link in LINKS.values():
         accounts.append(network.first_pixels(link))
         async with shaped_tcp(target, link) as url:
-            found = [await _view(url, link, probe, place=10 + i / 10 + 3 * len(accounts)) for i in range(ues)]
+            found = [
+                await measured_view(url, link, _beside(probe, 10 + i / 10 + 3 * len(accounts))) for i in range(ues)
+            ]
             accounts.append(_middle(found, name="network"))
             for path, soon in ((whole, False), (layer, True)):
                 accounts.append(path.first_pixels(link))
-                found = [await _model(url, link, student, soon=soon) for _ in range(ues)]
+                found = [await measured_model(url, link, drawn, capability=PHONE, first_layer=soon) for _ in range(ues)]
                 accounts.append(_middle(found, name=path.name))
     return accounts, {path.name: path for path in (network, whole, layer)}
 
 
-async def _view(url: str, link: LinkProfile, probe: Probe, *, place: float) -> Account:
-    """A new UE's first view from the network, so many decimetres beside a known one."""
-    pose = np.array(probe.camera_to_world)
+def _beside(probe: Probe, place: float) -> ViewRequest:
+    """The view from so many decimetres beside a probe's camera, at the size of the network's views."""
+    pose = np.array(probe.camera_to_world, np.float32)
     pose[:, 3] += place * 0.1 * pose[:, 0]
     scale = np.array(VIEW) / np.array(MODEL_SIZE)
     focal, centre = (tuple((np.array(pair) * scale).tolist()) for pair in (probe.focal, probe.centre))
-    async with _joined(url, THIN) as ue:
-        shown = await ue.view(pose, focal, centre, width=VIEW[0], height=VIEW[1])
-    return account_of_view(shown.milliseconds, link, bytes=shown.bytes, connected=False)
+    return ViewRequest(pose, focal, centre, VIEW[0], VIEW[1])
 
 
-async def _model(url: str, link: LinkProfile, student: Artefact, *, soon: bool) -> Account:
-    """A new UE's first picture from a model. soon: from the first layer that is here; else one step after the other."""
-    async with _joined(url, PHONE) as ue:
-        model, times = await (_first_layer(ue) if soon else _whole(ue))
-        probe, started = student.card.probes[0], time.perf_counter()
-        await asyncio.to_thread(model.render, np.array(probe.camera_to_world), probe.focal, probe.centre)
-        times |= {"frame": 1e3 * (time.perf_counter() - started)}
-        return account_of_model(times, link, bytes=ue.bytes_received)
-
-
-async def _first_layer(ue: UE) -> tuple[LocalModel, dict[str, float]]:
-    """What the first layer shows, and milliseconds by stage."""
-    arriving = ue.models_as_they_arrive()
-    async for model in arriving:
-        await arriving.aclose()
-        reached = ue.arrival
-        here, loaded = ("first layer", "first model") if "first model" in reached else ("whole", "model")
-        here_ms = min(reached.get(here, reached[loaded]), reached[loaded])
-        return model, {
-            "select": reached["select"],
-            "file": here_ms - reached["select"],
-            "load": reached[loaded] - here_ms,
-        }
-    raise RuntimeError(f"no model: {ue.reason}")
-
-
-async def _whole(ue: UE) -> tuple[LocalModel, dict[str, float]]:
-    """The whole model, and milliseconds by stage."""
-    started = time.perf_counter()
-    answer = await ue.select()
-    if not answer.artefacts or answer.version is None:
-        raise RuntimeError(f"no model: {answer.reason}")
-    selected, offer = time.perf_counter(), answer.artefacts[0]
-    with tempfile.TemporaryDirectory(prefix="models.") as folder:
-        local, file = LocalModels(Path(folder)), offer.model
-        expected = local.expect(offer, version=answer.version)
-        path = await fetch(ue.connection, file.href, size=file.bytes, sha256=file.sha256, store=local.store)
-        arrived = time.perf_counter()
-        model = await local.load(local.keep(expected, path), memory=ue.capability.memory_mb)
-        loaded = time.perf_counter()
-    return model, {
-        "select": 1e3 * (selected - started),
-        "file": 1e3 * (arrived - selected),
-        "load": 1e3 * (loaded - arrived),
-    }
-
-
-@asynccontextmanager
-async def _joined(url: str, capability: Capability) -> AsyncIterator[UE]:
-    """A UE that has joined, and has no connection: that of its joining is closed."""
-    with tempfile.TemporaryDirectory(prefix="ue.") as home:
-        async with UE(url, event=EVENT, capability=capability, home=Path(home), keep_fresh=False) as joining:
-            await joining.join()
-        async with UE(url, event=EVENT, capability=capability, home=Path(home), keep_fresh=False) as ue:
-            yield ue
-
-
-async def _until_views(target: str, probe: Probe) -> None:
-    """Until the service has loaded its field and compiled what draws it."""
-    until = time.monotonic() + WARM_VIEWS_S
-    while True:
-        try:
-            await _view(target, LOOPBACK, probe, place=0.0)
-            return
-        except NetworkError:
-            if time.monotonic() > until:
-                raise
-            await asyncio.sleep(0.2)
+def _of(probe: Probe) -> ViewRequest:
+    """A probe's own view."""
+    return ViewRequest(np.array(probe.camera_to_world, np.float32), probe.focal, probe.centre, *MODEL_SIZE)
 
 
 def _middle(accounts: Sequence[Account], *, name: str) -> Account:

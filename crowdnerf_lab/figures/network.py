@@ -22,21 +22,11 @@ from crowdnerf_lab.figures.style import (
     round_numbers,
 )
 from crowdnerf_lab.network.delivery.simulation import Delivery
+from crowdnerf_lab.network.evening import PublishedVersion
 from crowdnerf_lab.network.latency_account import BUDGET_S
 
 COLOUR_OF_WAY = {"unicast": "#D55E00", "edges": "#E69F00", "broadcast": "#0072B2", "peers": "#009E73"}
 """What carries a crowd's deliveries."""
-
-
-@dataclass(frozen=True)
-class PublishedVersion:
-    """A version of an event's models. seconds: since the event began; psnr: on held-out photos, dB; withdrawn: it
-    measured worse, and the one before came back."""
-
-    seconds: float
-    version: int
-    psnr: float
-    withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ def update_timeline(
     )
     for group, symbol, colour, name in (
         (kept, "circle", COLOUR_OF_DEVICE["server"], "published"),
-        (taken_back, "x", INK, "withdrawn: measured worse"),
+        (taken_back, "x", INK, "withdrawn"),
     ):
         if group:
             figure.add_trace(

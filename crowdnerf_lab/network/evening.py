@@ -17,7 +17,7 @@ class PublishedVersion:
     seconds: float
     version: int
     psnr: float
-    withdrawn: str | None
+    withdrawn: str | None = None
 
 
 @dataclass(frozen=True)

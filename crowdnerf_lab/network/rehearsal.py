@@ -16,6 +16,7 @@ from crowdnerf_lab.captures.bundle import Capture, CaptureSet, GivenCamera, Phot
 from crowdnerf_lab.captures.study import truth_of
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.network.answers import ContributionStatus, LatestVersion, NetworkError, read_answer
+from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.event_connection import http_client
 from crowdnerf_lab.network.running import end_server
 from crowdnerf_lab.network.serving import RunningService, serve
@@ -29,14 +30,15 @@ AT_ONCE = 8
 """Uploads under way at a time."""
 
 
-def service_of(bench: Workbench) -> RunningService:
-    """A service whose event offers the artefacts of notebook 6; it trains nothing."""
+def service_of(bench: Workbench, *, broadcast: BroadcastSettings | None = None) -> RunningService:
+    """A service whose event offers the artefacts of notebook 6; it trains nothing. broadcast: and sends them to all."""
     home, offered = bench.root / "service", bench.artefacts()
+    end_server(home)
     catalogue = Catalogue(home / "catalogue")
     held = catalogue.artefacts(EVENT) if EVENT in catalogue.events() else ()
     if {each.card.name: each.card for each in held} != {each.card.name: each.card for each in offered}:
         catalogue.publish(offered, event=EVENT, note="the ladder of notebook 6")
-    return serve(home, events=(EVENT,), settings=ServiceSettings(home, train=False))
+    return serve(home, events=(EVENT,), settings=ServiceSettings(home, train=False, broadcast=broadcast))
 
 
 def live_service_of(bench: Workbench) -> RunningService:

@@ -71,7 +71,7 @@ def running_on(home: Path) -> Running | None:
 def end_server(home: Path, *, patience_s: float = 30.0) -> None:
     """End the server of a home, where one runs, as an interrupt would. Raises RunningError when it does not end."""
     until = time.monotonic() + patience_s
-    while is_claimed(home):
+    while home.is_dir() and is_claimed(home):
         found = running_on(home)
         if time.monotonic() > until:
             raise RunningError(f"a server holds {home / LOCK} and does not end; kill {found or 'it'}, or wait")

@@ -12,6 +12,7 @@ from crowdnerf_lab.figures.latency import COLOUR_OF_STAGE
 from crowdnerf_lab.figures.network import COLOUR_OF_WAY
 from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE
 from crowdnerf_lab.network.delivery.simulation import WAYS, Delivery
+from crowdnerf_lab.network.evening import PublishedVersion
 from crowdnerf_lab.network.latency_account import STAGES, Account, InferencePath, largest_model, views_by_time
 from crowdnerf_lab.network.link_profiles import LINKS, LinkProfile
 
@@ -108,9 +109,9 @@ def test_completion_counts_every_ue() -> None:
 @pytest.mark.row("S30")
 def test_a_withdrawn_version_is_not_what_is_served() -> None:
     versions = [
-        figures.PublishedVersion(60, 1, 16.0),
-        figures.PublishedVersion(120, 2, 15.5, withdrawn=True),
-        figures.PublishedVersion(180, 3, 17.0),
+        PublishedVersion(60, 1, 16.0),
+        PublishedVersion(120, 2, 15.5, withdrawn="it measured worse"),
+        PublishedVersion(180, 3, 17.0),
     ]
     served, published, withdrawn, photos = figures.update_timeline(versions, contributions=[30, 90, 240]).data
     assert (list(served.x), list(served.y)) == ([1, 3, 4], [16, 17, 17])

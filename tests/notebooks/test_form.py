@@ -22,6 +22,8 @@ EXPECTED = [
     "05_distil_light_field",
     "06_fit_to_devices",
     "07_compare_views",
+    "08_reach_the_crowd",
+    "09_while_the_event_runs",
 ]
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=[source.stem for source in SOURCES])
 
