@@ -122,7 +122,6 @@ async def broadcast_together(
     if not objects:
         raise DeliveryError("nothing to broadcast; give at least one object")
     turns = [_Turn(session, packets_of(session, content)) for session, content in objects]
-    turns.sort(key=lambda turn: turn.session.priority)
     bucket = TokenBucket(min(session.rate_mbit_s for session, _ in objects) * 1e6 / 8)
     began = time.monotonic()
     with contextlib.closing(sending_socket(interface=interface, hops=hops)) as outgoing:
@@ -146,8 +145,7 @@ async def broadcast_together(
                 break
             round_number += 1
     seconds = time.monotonic() - began
-    sent = {turn.session.session: Sent(turn.symbols, turn.lost, turn.bytes, seconds) for turn in turns}
-    return tuple(sent[session.session] for session, _ in objects)
+    return tuple(Sent(turn.symbols, turn.lost, turn.bytes, seconds) for turn in turns)
 
 
 def packets_of(session: BroadcastSession, content: bytes) -> Iterator[bytes]:

@@ -28,11 +28,11 @@ def test_thirty_receivers_complete_at_k_symbols_whatever_each_of_them_loses(tmp_
 
 
 @pytest.mark.row("S33")
-def test_a_model_reaches_the_crowd_in_the_time_that_its_bytes_take(tmp_path):
-    session = session_of(CONTENT, rounds=1.2, rate_mbit_s=40.0)
-    _, received = to_a_crowd(session, CONTENT, folder=tmp_path, receivers=20, listen_s=5.0)
-    on_the_wire_s = 1.2 * 8 * session.source_symbols * (1280 + 50) / 40e6
-    assert max(one.seconds for one in received) < on_the_wire_s + 1.5
+def test_a_crowd_has_a_model_long_before_unicast_could_have_served_it_over_the_same_link(tmp_path):
+    session = session_of(CONTENT, rounds=1.2, rate_mbit_s=4.0)
+    _, received = to_a_crowd(session, CONTENT, folder=tmp_path, receivers=20, listen_s=10.0)
+    one_by_one_s = 20 * 8 * len(CONTENT) / 4e6
+    assert 8 * len(CONTENT) / 4e6 < max(one.seconds for one in received) < one_by_one_s / 2
 
 
 @pytest.mark.row("S55")
@@ -93,10 +93,11 @@ def test_first_layers_are_complete_before_the_file_that_they_begin(tmp_path):
     async def deliver():
         tasks = [asyncio.create_task(receive(each, folder=tmp_path, listen_s=3.0)) for each in (layers, whole)]
         await asyncio.sleep(0.05)
-        await broadcast_together([(whole, CONTENT), (layers, CONTENT[:40_000])])
-        return await asyncio.gather(*tasks)
+        sent = await broadcast_together([(whole, CONTENT), (layers, CONTENT[:40_000])])
+        return sent, await asyncio.gather(*tasks)
 
-    first, second = asyncio.run(deliver())
+    sent, (first, second) = asyncio.run(deliver())
+    assert [one.symbols for one in sent] == [round(1.4 * each.source_symbols) for each in (whole, layers)]
     assert first.path.read_bytes() == CONTENT[:40_000]
     assert second.path.read_bytes() == CONTENT
     assert first.seconds < second.seconds
