@@ -45,8 +45,11 @@ class LeanUE:
     async def fetch_model(self, question: bytes) -> int:
         """Select with this JSON, download what is offered, verify it. Returns the bytes of both answers."""
         said = await self._ask("POST", f"/events/{self._event}/models:select", question)
-        offer = json.loads(said)["artefacts"][0]
-        file = next(file for file in offer["files"] if file["path"] == offer["card"]["model"])
+        try:
+            offer = json.loads(said)["artefacts"][0]
+            file = next(file for file in offer["files"] if file["path"] == offer["card"]["model"])
+        except (ValueError, LookupError, TypeError, StopIteration) as error:
+            raise UntrustedAnswerError(f"models:select: no model is offered ({error})") from error
         content = await self._ask("GET", file["href"])
         if len(content) != file["bytes"] or hashlib.sha256(content).hexdigest() != file["sha256"]:
             raise UntrustedAnswerError(f"{offer['name']} is not what was announced")

@@ -1,6 +1,7 @@
 """A UE's views, from the real service and from its own model: in turn, as circumstances and failures have it."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Latency
 from crowdnerf_lab.catalogue.limits import Target
+from crowdnerf_lab.network.answers import NetworkError
 from crowdnerf_lab.network.crowd_of_ues import crowd_of_ues, visits
 from crowdnerf_lab.network.event_connection import Patience, http_client
+from crowdnerf_lab.network.lean_ue import LeanUE
 from crowdnerf_lab.network.path_choice import Hysteresis
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue import LocalModel
@@ -283,3 +286,64 @@ def test_who_is_not_served_waited_for_ever_and_a_late_driver_counts() -> None:
     assert report.quantile_s(0.75) == float("inf")
     assert report.bytes == 2
     assert replace(report, served=()).quantile_s(0.95) == 0.0
+
+
+def question() -> bytes:
+    return json.dumps({"capability": AT_EASE.model_dump(mode="json", exclude_none=True)}).encode()
+
+
+def test_a_lean_ue_asks_for_the_same_as_a_whole_one(running: ServiceInThread, tmp_path: Path) -> None:
+    pose = {"camera_to_world": POSE, "focal": FOCAL, "centre": CENTRE, **VIEW}
+
+    async def run() -> None:
+        async with ue_at(running.url, tmp_path) as ue:
+            await ue.join()
+            offer = (await ue.select()).artefacts[0]
+            token = (await ue.connection.authorization())["Authorization"].removeprefix("Bearer ")
+            lean = LeanUE(running.url, event="concert", token=token)
+            received = [await lean.fetch_model(question()) for _ in range(2)]
+            assert received[0] == received[1] > offer.model.bytes
+            view = await ue.view(POSE, FOCAL, CENTRE, **VIEW)
+            assert await lean.fetch_view(json.dumps(pose).encode()) == view.bytes
+            with pytest.raises(NetworkError, match="status 422"):
+                await lean.fetch_view(b"{}")
+            nobody = LeanUE(running.url, event="concert", token="nobody")
+            with pytest.raises(NetworkError, match="status 401"):
+                await nobody.fetch_model(question())
+            lean.close()
+            nobody.close()
+        await asyncio.sleep(0)  # for connections that are just ending
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "artefacts"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "no HTTP"),
+        (b"nonsense\r\n\r\n", "no HTTP"),
+        (b"x" * 70_000, "endless headers"),
+        (b"", "closed the connection"),
+    ],
+)
+def test_a_lean_ue_is_not_served_by_nonsense(answer: bytes, says: str) -> None:
+    async def run() -> None:
+        async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(send, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            lean = LeanUE(url, event="concert", token="t")
+            try:
+                with pytest.raises(NetworkError, match=says):
+                    await lean.fetch_model(question())
+            finally:
+                lean.close()
+                await asyncio.sleep(0.05)
+
+    asyncio.run(run())
