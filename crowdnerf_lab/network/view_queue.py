@@ -57,7 +57,8 @@ class MadeView:
 class Job:
     """A picture to be rendered, its encodings, and how many wait for it. Times are monotonic seconds.
 
-    asked: what was asked for; at_most: the scale that is enough; scale: at which it is rendered. deadline: of whoever
+    asked: what was asked for; sizes: pixels at each scale that it may have, the largest first; scale: at which it is
+    rendered. deadline: of whoever
     waits the least; due: when it is ready at its smallest, as predicted at first. source: the field it is rendered
     from, once it is.
     """
@@ -66,7 +67,7 @@ class Job:
     event: str
     key: PictureKey
     asked: ViewRequest
-    at_most: float
+    sizes: dict[float, int]
     submitted: float
     deadline: float
     due: float
@@ -132,8 +133,9 @@ class ViewQueue:
         Where nobody else asks it is tried even so: what is never tried is never learned to be faster.
         """
         now = time.monotonic()
-        job = Job(self._number, source.event, key, asked, at_most, submitted=now, deadline=deadline, due=now)
-        own_ms = self._fields.times[source.key].predicted_ms(pixels_of(job.asked, self._scales(job)[-1]))
+        sizes = {scale: pixels_of(asked, scale) for scale in self._policy.scales_for(asked, at_most=at_most)}
+        job = Job(self._number, source.event, key, asked, sizes, submitted=now, deadline=deadline, due=now)
+        own_ms = self._fields.times[source.key].predicted_ms(min(sizes.values()))
         job.due += finish_times(self._free_ms(source.key), [*self._least_work_ms(self._waiting), own_ms])[-1] / 1e3
         if job.due > deadline and (self._waiting or self._running):
             return None
@@ -223,9 +225,6 @@ class ViewQueue:
         self._waiting.clear()
         self._running.clear()
 
-    def _scales(self, job: Job) -> list[float]:
-        return self._policy.scales_for(job.asked, at_most=job.at_most)
-
     def _free_ms(self, key: str | None) -> list[float]:
         """Milliseconds until each process that holds a field (None: any process) is idle."""
         now = time.monotonic()
@@ -237,12 +236,12 @@ class ViewQueue:
         """What jobs are expected to take when each is rendered as small as it may be."""
         sources = [self._fields.current(job.event) for job in jobs]
         return [
-            0.0 if source is None else self._expected_ms(job, source, self._scales(job)[-1])
+            0.0 if source is None else self._fields.times[source.key].expected_ms(min(job.sizes.values()))
             for job, source in zip(jobs, sources, strict=True)
         ]
 
     def _expected_ms(self, job: Job, source: ServedField, scale: float) -> float:
-        return self._fields.times[source.key].expected_ms(pixels_of(job.asked, scale))
+        return self._fields.times[source.key].expected_ms(job.sizes[scale])
 
     def _batch_for(self, process: RenderProcess) -> list[Job]:
         """Jobs of one field, out of the queue, for a process: several only where others wait and they are small."""
@@ -269,13 +268,13 @@ class ViewQueue:
 
     def _scale_in_time(self, job: Job, source: ServedField) -> float | None:
         """The largest scale at which a job, and with it all behind it, is in time; None when it is late anyway."""
-        now, scales = time.monotonic(), self._scales(job)
+        now, scales = time.monotonic(), list(job.sizes)
         behind = self._waiting[self._waiting.index(job) + 1 :]
         least_ms = self._expected_ms(job, source, scales[-1])
         finished = finish_times(self._free_ms(source.key), [least_ms, *self._least_work_ms(behind)])[1:]
         slack_ms = min((1e3 * (b.deadline - now) - ms for b, ms in zip(behind, finished, strict=True)), default=1e9)
         for scale in scales:
-            own_ms = self._fields.times[source.key].predicted_ms(pixels_of(job.asked, scale))
+            own_ms = self._fields.times[source.key].predicted_ms(job.sizes[scale])
             more_ms = self._expected_ms(job, source, scale) - least_ms
             if own_ms <= 1e3 * (job.deadline - now) and more_ms <= max(slack_ms, 0.0):
                 return scale
