@@ -78,13 +78,13 @@ def measure(*, quick: bool) -> dict[str, Any]:
         learned, student = None, load_light_field(STUDENT)
         for number, share in enumerate(shares, 1):
             scene = _captures(whole, share)
-            learned = _learned(learned, scene, seconds=(8 if quick else 20) if learned is None else (2 if quick else 4))
+            learned = _learned(learned, scene, seconds=(8 if quick else 15) if learned is None else (2 if quick else 4))
             field = sh_grid_of(learned.field, "the refined field")
             student = _followed(student, field, scene, seconds=2 if quick else 4)
             version = Version(
                 field,
                 student,
-                importance_of(field, scene.cameras[scene.train], settings=ImportanceSettings(poses=200, batches=12)),
+                importance_of(field, scene.cameras[scene.train], settings=ImportanceSettings(poses=200, batches=8)),
                 importances_of(student, scene, seed=0),
             )
             for model in ("student S", *TIERS):
