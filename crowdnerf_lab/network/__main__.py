@@ -57,7 +57,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     except (SettingsError, RunningError, FileError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{error}\n")
         return 2
     return 0
 
