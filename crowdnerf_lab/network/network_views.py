@@ -168,8 +168,12 @@ async def _received(
     asked: str,
     connection: EventConnection,
 ) -> AsyncGenerator[NetworkView, None]:
-    """Views until the last pose that was sent has been answered; one that the network refuses counts as left out."""
-    answered = refused = 0
+    """Views until the last pose that was sent has been answered; one that the network refuses counts as left out.
+
+    Raises RefusedError when it refuses them all.
+    """
+    answered = refused = shown = 0
+    refusal: RefusedError | None = None
     while not (sending.done() and answered >= sending.result()):
         receiving = asyncio.ensure_future(socket.recv())
         waiting = {receiving} if sending.done() else {receiving, sending}
@@ -181,13 +185,16 @@ async def _received(
         finally:
             receiving.cancel()
         if isinstance(message, str):
-            answered, refused = max(answered, _refused(message, asked)), refused + 1
+            sequence, refusal = _refused(message, asked)
+            answered, refused = max(answered, sequence), refused + 1
             continue
         connection.bytes_received += len(message)
         view = await _view_of(message, sent, asked)
         answered = max(answered, view.sequence)
         yield replace(view, dropped=view.dropped + refused)
-        refused = 0
+        refused, shown = 0, shown + 1
+    if refusal is not None and not shown:
+        raise refusal
 
 
 async def _view_of(message: bytes, sent: dict[int, tuple[ViewRequest, float]], asked: str) -> NetworkView:
@@ -220,16 +227,17 @@ async def _view_of(message: bytes, sent: dict[int, tuple[ViewRequest, float]], a
     )
 
 
-def _refused(message: str, asked: str) -> int:
+def _refused(message: str, asked: str) -> tuple[int, RefusedError]:
     """The pose that a problem says will get no view, because the network is busy; another problem is raised."""
     try:
         document = json.loads(message)
         status, title, detail = int(document["status"]), document.get("title", ""), document.get("detail", "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UntrustedAnswerError(f"{asked}: a message that is neither view nor problem") from error
+    refusal = RefusedError(f"{asked}: {printable(f'{title}: {detail}')} ({status})", status=status)
     if status in BUSY and type(document.get("sequence")) is int:
-        return document["sequence"]
-    raise RefusedError(f"{asked}: {printable(f'{title}: {detail}')} ({status})", status=status)
+        return document["sequence"], refusal
+    raise refusal
 
 
 async def _decoded(encoded: EncodedView, request: ViewRequest, asked: str) -> tuple[NDArray[np.uint8], float]:

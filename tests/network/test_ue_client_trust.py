@@ -363,8 +363,21 @@ def message(header: Any, content: bytes = NO_PICTURE, *, length: int | None = No
         (message(HEADER), "damaged"),
         ("no JSON", "neither view nor problem"),
         ('{"status": 401, "title": "Unauthorized"}', "Unauthorized"),
+        ('{"status": 429, "title": "Too Many Requests", "sequence": 3}', "Too Many Requests"),
     ],
-    ids=["empty", "short", "long header", "deep", "unknown", "larger", "none", "no picture", "text", "problem"],
+    ids=[
+        "empty",
+        "short",
+        "long header",
+        "deep",
+        "unknown",
+        "larger",
+        "none",
+        "no picture",
+        "text",
+        "problem",
+        "busy for all",
+    ],
 )
 def test_a_stream_of_nonsense_is_an_error(tmp_path: Path, sent: bytes | str, says: str) -> None:
     async def run() -> None:
