@@ -58,9 +58,8 @@ class Job:
     """A picture to be rendered, its encodings, and how many wait for it. Times are monotonic seconds.
 
     asked: what was asked for; sizes: pixels at each scale that it may have, the largest first; scale: at which it is
-    rendered. deadline: of whoever
-    waits the least; due: when it is ready at its smallest, as predicted at first. source: the field it is rendered
-    from, once it is.
+    rendered. deadline: of whoever waits the least; due: when it is ready at its smallest, as predicted at first.
+    source: the field that it is rendered from, once it is.
     """
 
     number: int
