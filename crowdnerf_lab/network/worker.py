@@ -109,7 +109,8 @@ def _end_with_parent() -> None:
         return
 
     def wait_for_the_end() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin itself, whose lock Python needs to exit
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LAST_STEP_S)
         os._exit(1)
