@@ -74,6 +74,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         first_fit_seconds=seconds,
         refine_seconds=UpdateSettings().refine_seconds / (10 if quick else 1),
         first_student_seconds=STUDENT_SECONDS / (10 if quick else 1),
+        first_student_views=12,
         new_photos=1,
     )
     captures, _ = screen(concert(), progress=False)
