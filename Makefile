@@ -4,12 +4,15 @@ PYTHON ?= python3
 PRESET ?= standard
 FOLDER ?=
 RUNS ?= runs
+HOME_OF_SERVICE ?= $(RUNS)/service
+PORT ?= 8000
+EVENTS ?= concert
 PYTEST_ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test lab notebooks trace clean
+.PHONY: help run test lab serve notebooks trace clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +20,7 @@ help:
 	@echo "            FOLDER=path: notebooks 1 and 2 on photos and videos of your own"
 	@echo "make test       run every test, the linters and the tiny notebook series"
 	@echo "make lab        open JupyterLab on the notebooks"
+	@echo "make serve      start the service on this machine; its state in $(HOME_OF_SERVICE), EVENTS=concert, PORT=8000"
 	@echo "make notebooks  run the notebooks and refresh the outputs committed in notebooks/ (needs Chromium)"
 	@echo "make trace      print which tests and notebook cells show each row of the use case"
 	@echo "make clean      remove runs and caches; .venv stays (rm -r .venv to start over)"
@@ -30,6 +34,9 @@ test: $(INSTALLED)
 lab: $(INSTALLED)
 	$(PY) -m jupytext --quiet --sync notebooks/*.py
 	$(PY) -m jupyterlab notebooks
+
+serve: $(INSTALLED)
+	$(PY) -m crowdnerf_lab.network --home $(HOME_OF_SERVICE) --port $(PORT) --events $(EVENTS)
 
 notebooks: $(INSTALLED)
 	$(PY) -m crowdnerf_lab.series refresh --preset $(PRESET) --out $(RUNS)

@@ -135,7 +135,7 @@ cn.figures.completion(deliveries)
 # How long must the carousel go on? Until the last receiver has its $K$ packets:
 
 # %%
-broadcast = simulate_broadcast(10_000, object_bytes=1_000_000, loss=independent(0.1), symbol_bytes=1024)
+broadcast = simulate_broadcast(10_000, object_bytes=1_000_000, loss=independent(0.1))
 over_k = {share_of: broadcast.symbols_for(share_of) / broadcast.source_symbols for share_of in (0.5, 0.99, 0.999, 1.0)}
 cn.figures.table(
     {"complete": f"{part:.1%}", "sent for each packet of the file": factor} for part, factor in over_k.items()

@@ -4,7 +4,7 @@
     python -m benchmarks.network --parts views crowd --quick
 
 Real servers and sockets on loopback; each part runs in a process of its own, one after the other. The models come from
-runs/standard (`make run`).
+runs/standard (`make run`) and runs/bench_artefacts (`python -m benchmarks.devices`).
 """
 
 from benchmarks.parts import run_parts

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from crowdnerf_lab.findings import first_finding
 
-SYMBOL_BYTES = 1280
+SYMBOL_BYTES = 1024
 """With 22 bytes in front and IPv4's and UDP's 28, a symbol fits the 1,400 bytes that mobile networks carry whole."""
 BLOCK_SYMBOLS = 7000
-"""Most source symbols of a block, 9 MB: what the `raptorq` package codes without sub-blocks. A receiver of a single
+"""Most source symbols of a block, 7 MB: what the `raptorq` package codes without sub-blocks. A receiver of a single
 block needs no symbol more than K; of several, some blocks get more than they need before the others are complete."""
 MOST_BYTES = 1 << 28
 """Largest object that may be described: receivers keep it in memory."""

@@ -34,6 +34,7 @@ def session_of(content: bytes, **others: Any) -> BroadcastSession:
         "port": free_port(),
         "rate_mbit_s": 200.0,
         "rounds": 1.4,
+        "symbol_bytes": 1280,
     }
     if "addresses" not in others:
         given["group"] = GROUP
