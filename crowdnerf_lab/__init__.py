@@ -60,12 +60,12 @@ if TYPE_CHECKING:
     from crowdnerf_lab.light_fields.ray_mlp import RayMLP
     from crowdnerf_lab.light_fields.students import untrained_student
     from crowdnerf_lab.metrics import Quality, psnr, quality
-    from crowdnerf_lab.network.evening import evening_of
-    from crowdnerf_lab.network.rehearsal import Rehearsal, live_service_of, service_of
     from crowdnerf_lab.network.serving import RunningService, serve
     from crowdnerf_lab.network.ue import LocalModel, load_artefact
     from crowdnerf_lab.network.ue_client import UE
-    from crowdnerf_lab.network.view_engine import EncodedView, ViewRequest, decode_view, render_and_encode
+    from crowdnerf_lab.network.ues.rehearsal import Rehearsal, live_service_of, service_of
+    from crowdnerf_lab.network.updates.evening import evening_of
+    from crowdnerf_lab.network.views.view_engine import EncodedView, ViewRequest, decode_view, render_and_encode
     from crowdnerf_lab.pose_refinement import PoseErrors, pose_errors
     from crowdnerf_lab.presets import Preset, preset
     from crowdnerf_lab.rays import Rays
@@ -235,12 +235,12 @@ _NAMES_OF = {
     "light_fields.ray_mlp": ("RayMLP",),
     "light_fields.students": ("untrained_student",),
     "metrics": ("Quality", "psnr", "quality"),
-    "network.evening": ("evening_of",),
-    "network.rehearsal": ("Rehearsal", "live_service_of", "service_of"),
+    "network.updates.evening": ("evening_of",),
+    "network.ues.rehearsal": ("Rehearsal", "live_service_of", "service_of"),
     "network.serving": ("RunningService", "serve"),
     "network.ue": ("LocalModel", "load_artefact"),
     "network.ue_client": ("UE",),
-    "network.view_engine": ("EncodedView", "ViewRequest", "decode_view", "render_and_encode"),
+    "network.views.view_engine": ("EncodedView", "ViewRequest", "decode_view", "render_and_encode"),
     "pose_refinement": ("PoseErrors", "pose_errors"),
     "presets": ("Preset", "preset"),
     "rays": ("Rays",),

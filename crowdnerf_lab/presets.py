@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from crowdnerf_lab.catalogue.card import Format
-from crowdnerf_lab.network.update_settings import UpdateSettings
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from crowdnerf_lab.fields.storage import Field, load_field, save_field, sh_grid_
 from crowdnerf_lab.light_fields.light_field import LightField
 from crowdnerf_lab.light_fields.storage import load_light_field, save_light_field
 from crowdnerf_lab.light_fields.students import untrained_student
-from crowdnerf_lab.network.view_engine import ViewRequest
+from crowdnerf_lab.network.views.view_engine import ViewRequest
 from crowdnerf_lab.presets import Preset, preset
 from crowdnerf_lab.rendering import render_view
 from crowdnerf_lab.scene import PosedScene, area_resized

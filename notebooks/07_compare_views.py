@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import crowdnerf_lab as cn
 from crowdnerf_lab.devices.measure import as_colour, pictures_of
-from crowdnerf_lab.network.account_measurement import measured_model, measured_view
-from crowdnerf_lab.network.latency_account import device_path, network_path, views_by_bytes
-from crowdnerf_lab.network.link import LINKS, shaped_tcp
-from crowdnerf_lab.network.rehearsed_crowd import until_it_renders
+from crowdnerf_lab.network.links.account_measurement import measured_model, measured_view
+from crowdnerf_lab.network.links.latency_account import device_path, network_path, views_by_bytes
+from crowdnerf_lab.network.links.link import LINKS, shaped_tcp
+from crowdnerf_lab.network.ues.rehearsed_crowd import until_it_renders
 
 # %% tags=["parameters"]
 preset = "standard"

@@ -20,7 +20,7 @@ from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.delivery.broadcaster import sessions_of
 from crowdnerf_lab.network.delivery.losses import bursts, independent
 from crowdnerf_lab.network.delivery.simulation import WAYS, simulate_broadcast, simulate_flash_crowd
-from crowdnerf_lab.network.rehearsed_crowd import THIN, listen, rush, share
+from crowdnerf_lab.network.ues.rehearsed_crowd import THIN, listen, rush, share
 
 # %% tags=["parameters"]
 preset = "standard"

@@ -1,6 +1,6 @@
 """The latency account over four links: from a request to pixels by both paths, predicted and measured.
 
-Measured: a UE that has joined and holds nothing asks the real service through a link's proxy (`network.link`), over a
+Measured: a UE that has joined and holds nothing asks the real service through a link's proxy (`links.link`), over a
 new connection each time; medians over several UEs. It fetches the student S, loads it and draws (whole, or as soon as
 its first layer is here), or has the network draw a view that no cache holds. Predicted: from the link, the model's card
 and what the service itself took without a link. All of it shares one machine, whose processors are the only thing that
@@ -22,7 +22,7 @@ from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Probe
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.latency_account import (
+from crowdnerf_lab.network.links.latency_account import (
     BUDGET_S,
     STAGES,
     Account,
@@ -32,7 +32,7 @@ from crowdnerf_lab.network.latency_account import (
     views_by_bytes,
     views_by_time,
 )
-from crowdnerf_lab.network.link import LINKS, LinkProfile, shaped_tcp
+from crowdnerf_lab.network.links.link import LINKS, LinkProfile, shaped_tcp
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
 

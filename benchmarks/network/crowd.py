@@ -25,10 +25,10 @@ import numpy as np
 
 from crowdnerf_lab.catalogue.artefact import open_artefact
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.crowd_of_ues import Arrivals, CrowdReport, Serve, Visit, crowd_of_ues, visits
-from crowdnerf_lab.network.lean_ue import LeanUE
 from crowdnerf_lab.network.serving import RunningService, serve
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.ues.crowd_of_ues import Arrivals, CrowdReport, Serve, Visit, crowd_of_ues, visits
+from crowdnerf_lab.network.ues.lean_ue import LeanUE
 
 EVENT = "concert"
 ARTEFACTS = Path(__file__).resolve().parents[2] / "runs" / "bench_artefacts"

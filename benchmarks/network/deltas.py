@@ -38,8 +38,8 @@ from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.fields.storage import sh_grid_of
 from crowdnerf_lab.light_fields.light_field import LightField
 from crowdnerf_lab.light_fields.storage import load_light_field
-from crowdnerf_lab.network.building import FOLLOWING
 from crowdnerf_lab.network.ue import baked_model, light_field_model
+from crowdnerf_lab.network.updates.building import FOLLOWING
 from crowdnerf_lab.refinement import Learned, refine
 from crowdnerf_lab.scene import PosedScene
 from crowdnerf_lab.training import fit

@@ -20,11 +20,11 @@ from benchmarks.network.crowd import ARTEFACTS
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.event_connection import http_client
-from crowdnerf_lab.network.link import LinkProfile, shaped_tcp
+from crowdnerf_lab.network.links.link import LinkProfile, shaped_tcp
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE
+from crowdnerf_lab.network.ues.event_connection import http_client
 
 LINK = LinkProfile("issue", "20 Mbit/s, 50 ms", down_mbit_s=20, up_mbit_s=20, rtt_ms=50)
 PHONE = Capability(runtimes=("onnxruntime",), precisions=("float32", "int8"), memory_mb=500, link_mbit_s=20, rtt_ms=50)

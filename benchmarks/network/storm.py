@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from crowdnerf_lab.captures.bundle import Photo, concert, read_bundle
-from crowdnerf_lab.network.answers import NetworkError
-from crowdnerf_lab.network.contributions import Contributions
-from crowdnerf_lab.network.database import Database
-from crowdnerf_lab.network.event_connection import http_client
-from crowdnerf_lab.network.intake import photos_of
-from crowdnerf_lab.network.running import RunningError
+from crowdnerf_lab.network.api.database import Database
+from crowdnerf_lab.network.api.running import RunningError
 from crowdnerf_lab.network.serving import RunningService, serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE, capability_here
-from crowdnerf_lab.network.update_settings import UpdateSettings
-from crowdnerf_lab.network.uploading import capture_of
+from crowdnerf_lab.network.ues.answers import NetworkError
+from crowdnerf_lab.network.ues.event_connection import http_client
+from crowdnerf_lab.network.ues.uploading import capture_of
+from crowdnerf_lab.network.updates.intake import photos_of
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
+from crowdnerf_lab.network.uploads.contributions import Contributions
 
 EVENT = "concert"
 UES, PHOTOS = 200, 4
@@ -148,7 +148,7 @@ def _kill_worker(service: RunningService) -> None:
             words = process.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"crowdnerf_lab.network.worker" in words and str(service.home).encode() in words:
+        if b"crowdnerf_lab.network.updates.worker" in words and str(service.home).encode() in words:
             os.kill(int(process.parent.name), signal.SIGKILL)
 
 

@@ -26,13 +26,13 @@ from crowdnerf_lab.captures.poses.calibration import calibrate
 from crowdnerf_lab.captures.screening.screen import screen
 from crowdnerf_lab.fields.storage import Field
 from crowdnerf_lab.metrics import psnr_of_mse
-from crowdnerf_lab.network.event_folder import EventFolder
-from crowdnerf_lab.network.pipeline import Update, sandbox_for, update_event
 from crowdnerf_lab.network.serving import RunningService, serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE
-from crowdnerf_lab.network.update_settings import UpdateSettings
-from crowdnerf_lab.network.uploading import capture_of
+from crowdnerf_lab.network.ues.uploading import capture_of
+from crowdnerf_lab.network.updates.event_folder import EventFolder
+from crowdnerf_lab.network.updates.pipeline import Update, sandbox_for, update_event
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
 from crowdnerf_lab.presets import preset
 from crowdnerf_lab.refinement import Learned, refine
 from crowdnerf_lab.rendering import render_view

@@ -23,9 +23,9 @@ import numpy as np
 
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.served_fields import best_field
 from crowdnerf_lab.network.serving import RunningService, serve
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.views.served_fields import best_field
 
 EVENT = "concert"
 RUNS = Path(__file__).resolve().parents[2] / "runs"

@@ -18,7 +18,7 @@ from crowdnerf_lab.figures.style import (
     colours_of,
     deadline_line,
 )
-from crowdnerf_lab.network.latency_account import (
+from crowdnerf_lab.network.links.latency_account import (
     BUDGET_S,
     STAGES,
     Account,
@@ -28,7 +28,7 @@ from crowdnerf_lab.network.latency_account import (
     views_by_bytes,
     views_by_time,
 )
-from crowdnerf_lab.network.link_profiles import LinkProfile
+from crowdnerf_lab.network.links.link_profiles import LinkProfile
 
 COLOUR_OF_STAGE: dict[Stage, str] = {
     "uplink": "#56B4E9",

@@ -22,8 +22,8 @@ from crowdnerf_lab.figures.style import (
     round_numbers,
 )
 from crowdnerf_lab.network.delivery.simulation import Delivery
-from crowdnerf_lab.network.evening import PublishedVersion
-from crowdnerf_lab.network.latency_account import BUDGET_S
+from crowdnerf_lab.network.links.latency_account import BUDGET_S
+from crowdnerf_lab.network.updates.evening import PublishedVersion
 
 COLOUR_OF_WAY = {"unicast": "#D55E00", "edges": "#E69F00", "broadcast": "#0072B2", "peers": "#009E73"}
 """What carries a crowd's deliveries."""

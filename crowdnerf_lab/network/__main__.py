@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from crowdnerf_lab.files import FileError
-from crowdnerf_lab.network.running import Running, RunningError, announced, claimed
+from crowdnerf_lab.network.api.running import Running, RunningError, announced, claimed
 from crowdnerf_lab.network.settings import PREFIX, ServiceSettings, SettingsError
 
 GRACE_S = 3

@@ -19,34 +19,29 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import (
-    contributions_routes,
-    enhanced_routes,
-    events_routes,
-    models_routes,
-    service_routes,
-    uploads_routes,
-    views_routes,
-)
-from crowdnerf_lab.network.context import RequestRates, Service
-from crowdnerf_lab.network.database import Database
+from crowdnerf_lab.network.api import events_routes, service_routes
+from crowdnerf_lab.network.api.context import RequestRates, Service
+from crowdnerf_lab.network.api.database import Database
+from crowdnerf_lab.network.api.events import Events
+from crowdnerf_lab.network.api.head_requests import HeadRequests
+from crowdnerf_lab.network.api.limits import RequestLimits
+from crowdnerf_lab.network.api.metrics import Metrics, RequestMetrics
+from crowdnerf_lab.network.api.observation import observe
+from crowdnerf_lab.network.api.openapi import describe
+from crowdnerf_lab.network.api.problems import install_problems
+from crowdnerf_lab.network.api.supervision import Supervised, end_with_parent
+from crowdnerf_lab.network.api.tokens import operator_token, remove_expired
 from crowdnerf_lab.network.delivery import delivery_routes
 from crowdnerf_lab.network.delivery.broadcaster import Broadcaster
-from crowdnerf_lab.network.deltas import Deltas
-from crowdnerf_lab.network.downloads import CodedFiles, FileMemory
-from crowdnerf_lab.network.events import Events
-from crowdnerf_lab.network.head_requests import HeadRequests
-from crowdnerf_lab.network.limits import RequestLimits
-from crowdnerf_lab.network.metrics import Metrics, RequestMetrics
-from crowdnerf_lab.network.observation import observe
-from crowdnerf_lab.network.offers import Offers
-from crowdnerf_lab.network.openapi import describe
-from crowdnerf_lab.network.problems import install_problems
+from crowdnerf_lab.network.models import models_routes
+from crowdnerf_lab.network.models.deltas import Deltas
+from crowdnerf_lab.network.models.downloads import CodedFiles, FileMemory
+from crowdnerf_lab.network.models.offers import Offers
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.supervision import Supervised, end_with_parent
-from crowdnerf_lab.network.tokens import operator_token, remove_expired
-from crowdnerf_lab.network.uploads import Uploads
-from crowdnerf_lab.network.view_engine import ViewEngine
+from crowdnerf_lab.network.uploads import contributions_routes, uploads_routes
+from crowdnerf_lab.network.uploads.uploads import Uploads
+from crowdnerf_lab.network.views import enhanced_routes, views_routes
+from crowdnerf_lab.network.views.view_engine import ViewEngine
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +115,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
             await service.views.start()
         if settings.train:
             service.worker = Supervised(
-                (sys.executable, "-m", "crowdnerf_lab.network.worker", str(settings.home)),
+                (sys.executable, "-m", "crowdnerf_lab.network.updates.worker", str(settings.home)),
                 lock=settings.home / "worker.lock",
                 on_restart=service.metrics.restarts.labels("worker").inc,
             )

@@ -17,9 +17,9 @@ from types import TracebackType
 import httpx
 
 from crowdnerf_lab.files import FileError
-from crowdnerf_lab.network.running import LOCK, Running, RunningError, is_claimed, running_on
+from crowdnerf_lab.network.api.running import LOCK, Running, RunningError, is_claimed, running_on
+from crowdnerf_lab.network.api.tokens import OPERATOR_FILE
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.tokens import OPERATOR_FILE
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from crowdnerf_lab.findings import first_finding
 from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
-from crowdnerf_lab.network.update_settings import UpdateSettings
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
 
 MIB = 1 << 20
 PREFIX = "CROWDNERF_"

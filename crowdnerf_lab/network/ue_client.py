@@ -32,7 +32,8 @@ from crowdnerf_lab.catalogue.select import FIELDS_OF_TRIGGER, Trigger
 from crowdnerf_lab.catalogue.verification import ArtefactError
 from crowdnerf_lab.files import inside
 from crowdnerf_lab.findings import first_finding
-from crowdnerf_lab.network.answers import (
+from crowdnerf_lab.network.ue import LocalModel
+from crowdnerf_lab.network.ues.answers import (
     ContributionStatus,
     Joined,
     NetworkError,
@@ -42,18 +43,17 @@ from crowdnerf_lab.network.answers import (
     TokenEndedError,
     read_answer,
 )
-from crowdnerf_lab.network.capability_here import capability_here
-from crowdnerf_lab.network.event_connection import EventConnection, Patience, http_client
-from crowdnerf_lab.network.freshness import Freshness
-from crowdnerf_lab.network.local_models import HeldModel, LocalModels
-from crowdnerf_lab.network.model_download import arriving_model, fetch_probes
-from crowdnerf_lab.network.network_views import view_over_http, views_over_websocket
-from crowdnerf_lab.network.path_choice import Choice, Hysteresis, PathChoice
-from crowdnerf_lab.network.shown_view import View, shown
-from crowdnerf_lab.network.ue import LocalModel
-from crowdnerf_lab.network.uploading import CHUNK_BYTES, Uploaded, capture_of, upload_file
-from crowdnerf_lab.network.view_codecs import Format
-from crowdnerf_lab.network.view_request import ViewRequest
+from crowdnerf_lab.network.ues.capability_here import capability_here
+from crowdnerf_lab.network.ues.event_connection import EventConnection, Patience, http_client
+from crowdnerf_lab.network.ues.freshness import Freshness
+from crowdnerf_lab.network.ues.local_models import HeldModel, LocalModels
+from crowdnerf_lab.network.ues.model_download import arriving_model, fetch_probes
+from crowdnerf_lab.network.ues.network_views import view_over_http, views_over_websocket
+from crowdnerf_lab.network.ues.path_choice import Choice, Hysteresis, PathChoice
+from crowdnerf_lab.network.ues.shown_view import View, shown
+from crowdnerf_lab.network.ues.uploading import CHUNK_BYTES, Uploaded, capture_of, upload_file
+from crowdnerf_lab.network.views.view_codecs import Format
+from crowdnerf_lab.network.views.view_request import ViewRequest
 
 __all__ = ["UE", "NoViewError", "UESettings", "View", "capability_here", "capture_of"]
 

@@ -12,9 +12,9 @@ from crowdnerf_lab.figures.latency import COLOUR_OF_STAGE
 from crowdnerf_lab.figures.network import COLOUR_OF_WAY
 from crowdnerf_lab.figures.style import COLOUR_OF_DEVICE
 from crowdnerf_lab.network.delivery.simulation import WAYS, Delivery
-from crowdnerf_lab.network.evening import PublishedVersion
-from crowdnerf_lab.network.latency_account import STAGES, Account, InferencePath, largest_model, views_by_time
-from crowdnerf_lab.network.link_profiles import LINKS, LinkProfile
+from crowdnerf_lab.network.links.latency_account import STAGES, Account, InferencePath, largest_model, views_by_time
+from crowdnerf_lab.network.links.link_profiles import LINKS, LinkProfile
+from crowdnerf_lab.network.updates.evening import PublishedVersion
 
 PLAIN = LinkProfile("plain", "plain", down_mbit_s=8, up_mbit_s=8, rtt_ms=50)
 DEVICE = InferencePath("device", bytes_once=1_000_000, load_ms=80.0, frame_ms=20.0, name="student S")

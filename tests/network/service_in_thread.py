@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from crowdnerf_lab.network.context import Service
+from crowdnerf_lab.network.api.context import Service
 from crowdnerf_lab.network.service import create_app
 from crowdnerf_lab.network.settings import ServiceSettings
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from crowdnerf_lab.network.context import Service
-from crowdnerf_lab.network.contributions import CaptureMetadata, Contributions
+from crowdnerf_lab.network.api.context import Service
 from crowdnerf_lab.network.service import create_app
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.uploads.contributions import CaptureMetadata, Contributions
 from tests.network.direct_asgi import OFFSET_STREAM, Answer, DirectClient, DirectUE, metadata_of, photo
 
 NORTH = [[1.0, 0.0, 0.0, 3.0], [0.0, 0.0, 1.0, -4.0], [0.0, -1.0, 0.0, 1.6]]

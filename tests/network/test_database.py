@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from crowdnerf_lab.files import FileError
-from crowdnerf_lab.network.database import FILE, Database
+from crowdnerf_lab.network.api.database import FILE, Database
 
 INSERT = "INSERT INTO events VALUES (?, '', NULL, 0)"
 
@@ -52,7 +52,7 @@ def test_many_threads_write(tmp_path):
 
 def test_what_was_committed_survives_a_kill(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from crowdnerf_lab.network.database import Database\n"
+        "import sys; from pathlib import Path; from crowdnerf_lab.network.api.database import Database\n"
         "database = Database(Path(sys.argv[1])); i = 0\n"
         "while True:\n"
         "    with database.transaction() as rows:\n"

@@ -5,8 +5,8 @@ import pytest
 
 from crowdnerf_lab.catalogue.delta import apply_delta
 from crowdnerf_lab.files import sha256_of
-from crowdnerf_lab.network.deltas import Deltas
-from crowdnerf_lab.network.downloads import StoredFile
+from crowdnerf_lab.network.models.deltas import Deltas
+from crowdnerf_lab.network.models.downloads import StoredFile
 
 
 @pytest.fixture

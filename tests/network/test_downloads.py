@@ -8,8 +8,8 @@ import pytest
 import zstandard
 
 from crowdnerf_lab.catalogue.artefact import open_artefact
-from crowdnerf_lab.network import downloads
-from crowdnerf_lab.network.downloads import FileMemory, StoredFile
+from crowdnerf_lab.network.models import downloads
+from crowdnerf_lab.network.models.downloads import FileMemory, StoredFile
 from crowdnerf_lab.network.ue import load_artefact
 from tests.network.toy_service import CAPABILITY, toy_service
 from tests.toy_catalogue import CENTRE, FOCAL, HEIGHT, POSE, WIDTH

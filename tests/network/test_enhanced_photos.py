@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from crowdnerf_lab.network.contributions import Contribution, Contributions
-from crowdnerf_lab.network.enhancement import EnhancementError, enhanced_photo
-from crowdnerf_lab.network.pipeline import update_event
+from crowdnerf_lab.network.api.tokens import issue
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.tokens import issue
-from crowdnerf_lab.network.view_engine import EncodedView, decode_view
+from crowdnerf_lab.network.updates.pipeline import update_event
+from crowdnerf_lab.network.uploads.contributions import Contribution, Contributions
+from crowdnerf_lab.network.views.enhancement import EnhancementError, enhanced_photo
+from crowdnerf_lab.network.views.view_engine import EncodedView, decode_view
 from tests.network.service_in_thread import ServiceInThread, service_in_thread
 from tests.network.toy_event import EVENT, QUICK, send, toy_home
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 
-from crowdnerf_lab.network.contributions import Contributions
 from crowdnerf_lab.network.service import create_app
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.uploads.contributions import Contributions
 from tests.network.direct_asgi import OFFSET_STREAM, DirectClient, DirectUE, checksum_of, metadata_of, photo
 
 MORE = int(os.environ.get("FUZZ", "1"))

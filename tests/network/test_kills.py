@@ -28,18 +28,18 @@ from crowdnerf_lab.captures.bundle import read_bundle
 from crowdnerf_lab.captures.intake.sandbox import Job, Outcome, Sandbox
 from crowdnerf_lab.catalogue.artefact import open_artefact
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.contributions import Contributions
-from crowdnerf_lab.network.database import Database
-from crowdnerf_lab.network.intake import photos_of
+from crowdnerf_lab.network.api.database import Database
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.update_settings import UpdateSettings
+from crowdnerf_lab.network.updates.intake import photos_of
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
+from crowdnerf_lab.network.uploads.contributions import Contributions
 from tests.network.toy_event import EVENT, QUICK, capture_of, photos_of_concert, send, toy_home
 
 KILLS = 20
 SETTLED = {"published", "refused"}
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["crowdnerf_lab.network.service", "crowdnerf_lab.network.pipeline", "onnxruntime", "uvicorn"]
+    ["crowdnerf_lab.network.service", "crowdnerf_lab.network.updates.pipeline", "onnxruntime", "uvicorn"]
 )
 
 
@@ -64,7 +64,7 @@ def _work(home: Path, settings: UpdateSettings) -> None:
     """A worker's life, without what takes seconds to start."""
     import torch
 
-    from crowdnerf_lab.network.pipeline import EventUpdates
+    from crowdnerf_lab.network.updates.pipeline import EventUpdates
 
     torch.set_num_threads(1)
     updates = EventUpdates(home, EVENT, settings=settings, sandbox=Here())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crowdnerf_lab.network.latency_account import (
+from crowdnerf_lab.network.links.latency_account import (
     STAGES,
     Account,
     AccountError,
@@ -20,9 +20,9 @@ from crowdnerf_lab.network.latency_account import (
     views_by_bytes,
     views_by_time,
 )
-from crowdnerf_lab.network.link import LINKS, LinkProfile
-from crowdnerf_lab.network.transfers import transfer_ms
-from crowdnerf_lab.network.view_codecs import EncodedView
+from crowdnerf_lab.network.links.link import LINKS, LinkProfile
+from crowdnerf_lab.network.links.transfers import transfer_ms
+from crowdnerf_lab.network.views.view_codecs import EncodedView
 from tests.toy_catalogue import toy_card
 
 PLAIN = LinkProfile("plain", "plain", down_mbit_s=8, up_mbit_s=8, rtt_ms=50)

@@ -2,9 +2,9 @@ import threading
 
 import pytest
 
-from crowdnerf_lab.network import limits
-from crowdnerf_lab.network.limits import MOST_BODY_BYTES, MOST_HEADER_BYTES, Rates
-from crowdnerf_lab.network.problems import Problem
+from crowdnerf_lab.network.api import limits
+from crowdnerf_lab.network.api.limits import MOST_BODY_BYTES, MOST_HEADER_BYTES, Rates
+from crowdnerf_lab.network.api.problems import Problem
 from tests.network.direct_asgi import DirectClient
 from tests.network.toy_service import JOINING, bearer, toy_service
 

@@ -10,8 +10,8 @@ import websockets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdnerf_lab.network.link import LINKS, LinkError, LinkProfile, shaped_tcp
-from crowdnerf_lab.network.transfers import FIRST_WINDOW, SEGMENT, Lane, Stream, bytes_within, transfer_ms
+from crowdnerf_lab.network.links.link import LINKS, LinkError, LinkProfile, shaped_tcp
+from crowdnerf_lab.network.links.transfers import FIRST_WINDOW, SEGMENT, Lane, Stream, bytes_within, transfer_ms
 
 PLAIN = LinkProfile("plain", "plain", down_mbit_s=8, up_mbit_s=4, rtt_ms=40)
 """A million bytes a second down, half of that up, no luck involved."""

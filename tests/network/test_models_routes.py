@@ -8,7 +8,7 @@ import time
 import pytest
 
 from crowdnerf_lab.catalogue.delta import apply_delta
-from crowdnerf_lab.network.answers import SelectAnswer, read_answer
+from crowdnerf_lab.network.ues.answers import SelectAnswer, read_answer
 from tests.network.toy_service import CAPABILITY, toy_service
 
 SELECT = "/events/concert/models:select"

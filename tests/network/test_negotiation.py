@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdnerf_lab.network.negotiation import MOST_RANGES, accepted_codings, matches, ranges_of
-from crowdnerf_lab.network.problems import Problem
+from crowdnerf_lab.network.api.problems import Problem
+from crowdnerf_lab.network.models.negotiation import MOST_RANGES, accepted_codings, matches, ranges_of
 
 SIZE = 1000
 

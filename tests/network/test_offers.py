@@ -4,8 +4,8 @@ import json
 import pytest
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import offers
-from crowdnerf_lab.network.offers import NoVersionError, Offers, WithdrawnError
+from crowdnerf_lab.network.models import offers
+from crowdnerf_lab.network.models.offers import NoVersionError, Offers, WithdrawnError
 from tests.network.toy_service import publish
 
 

@@ -13,14 +13,14 @@ from crowdnerf_lab.captures.intake.sandbox import Sandbox
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.contributors import contributors_in
 from crowdnerf_lab.fields.storage import sh_grid_of
-from crowdnerf_lab.network import pipeline
-from crowdnerf_lab.network.contributions import Contributions
-from crowdnerf_lab.network.database import Database
-from crowdnerf_lab.network.event_folder import EventFolder
-from crowdnerf_lab.network.pipeline import Update, sandbox_for, update_event
-from crowdnerf_lab.network.publication import FORGOTTEN
-from crowdnerf_lab.network.update_settings import UpdateSettings
-from crowdnerf_lab.network.usable_photos import judges_among
+from crowdnerf_lab.network.api.database import Database
+from crowdnerf_lab.network.updates import pipeline
+from crowdnerf_lab.network.updates.event_folder import EventFolder
+from crowdnerf_lab.network.updates.pipeline import Update, sandbox_for, update_event
+from crowdnerf_lab.network.updates.publication import FORGOTTEN
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
+from crowdnerf_lab.network.updates.usable_photos import judges_among
+from crowdnerf_lab.network.uploads.contributions import Contributions
 from crowdnerf_lab.refinement import Learned
 from tests.network.toy_event import EVENT, QUICK, send, toy_home
 

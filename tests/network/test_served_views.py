@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network.view_engine import (
+from crowdnerf_lab.network.views.view_engine import (
     Busy,
     EncodedView,
     Format,

@@ -4,9 +4,9 @@ import sqlite3
 
 import pytest
 
-from crowdnerf_lab.network.models_routes import router as models_router
+from crowdnerf_lab.network.api.service_routes import health_of
+from crowdnerf_lab.network.models.models_routes import router as models_router
 from crowdnerf_lab.network.service import ROUTERS, create_app
-from crowdnerf_lab.network.service_routes import health_of
 from crowdnerf_lab.network.settings import ServiceSettings
 from tests.network.toy_service import CAPABILITY, toy_service
 

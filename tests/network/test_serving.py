@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from crowdnerf_lab.network import serving
-from crowdnerf_lab.network.running import NOTE, Running, RunningError, announced, is_claimed, running_on
+from crowdnerf_lab.network.api.running import NOTE, Running, RunningError, announced, is_claimed, running_on
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from tests.network.toy_service import CAPABILITY, JOINING, bearer, publish

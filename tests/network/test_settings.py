@@ -5,7 +5,7 @@ import pytest
 
 from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.settings import ServiceSettings, SettingsError
-from crowdnerf_lab.network.update_settings import UpdateSettings
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
 
 
 def test_the_environment_carries_every_setting():

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from crowdnerf_lab.network import supervision
-from crowdnerf_lab.network.supervision import Supervised, lock_of
+from crowdnerf_lab.network.api import supervision
+from crowdnerf_lab.network.api.supervision import Supervised, lock_of
 
 OBEDIENT = (sys.executable, "-c", "import sys; sys.stdin.read()")
 STUBBORN = (
@@ -115,7 +115,7 @@ def test_a_program_that_is_not_there_is_tried_again(tmp_path):
 def test_it_ends_with_a_killed_parent_and_frees_the_lock(tmp_path):
     code = (
         "import asyncio, sys; from pathlib import Path\n"
-        "from crowdnerf_lab.network.supervision import Supervised\n"
+        "from crowdnerf_lab.network.api.supervision import Supervised\n"
         "async def run():\n"
         f"    one = Supervised({OBEDIENT!r}, lock=Path(sys.argv[1]))\n"
         "    one.start()\n"

@@ -1,9 +1,16 @@
 import pytest
 
 from crowdnerf_lab.captures.bundle import Consent
-from crowdnerf_lab.network.database import FILE, Database
-from crowdnerf_lab.network.events import Events, Joining
-from crowdnerf_lab.network.tokens import OPERATOR_FILE, TokenError, holder_of, operator_token, remove_expired, revoke
+from crowdnerf_lab.network.api.database import FILE, Database
+from crowdnerf_lab.network.api.events import Events, Joining
+from crowdnerf_lab.network.api.tokens import (
+    OPERATOR_FILE,
+    TokenError,
+    holder_of,
+    operator_token,
+    remove_expired,
+    revoke,
+)
 
 PHONE = Joining("a phone", None, Consent(train=True, publish=False), "CC0-1.0")
 

@@ -17,9 +17,9 @@ from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 from tusclient.uploader.uploader import Uploader
 
 from crowdnerf_lab.files import sha256_of
-from crowdnerf_lab.network.contributions import Contributions
-from crowdnerf_lab.network.database import Database
+from crowdnerf_lab.network.api.database import Database
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.uploads.contributions import Contributions
 from tests.network.direct_asgi import photo
 from tests.network.mortal_server import MortalServer
 

@@ -17,12 +17,12 @@ from crowdnerf_lab.catalogue.artefact import card_layers
 from crowdnerf_lab.catalogue.capability import Capability, CapabilityError
 from crowdnerf_lab.coding.coded_graph import encode_graph
 from crowdnerf_lab.coding.layered_file import read_layers
-from crowdnerf_lab.network import model_download
-from crowdnerf_lab.network.answers import NetworkError, RefusedError, TokenEndedError
-from crowdnerf_lab.network.event_connection import Patience
-from crowdnerf_lab.network.link import LinkProfile, shaped_tcp
+from crowdnerf_lab.network.links.link import LinkProfile, shaped_tcp
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE, NoViewError, UESettings, capability_here, capture_of
+from crowdnerf_lab.network.ues import model_download
+from crowdnerf_lab.network.ues.answers import NetworkError, RefusedError, TokenEndedError
+from crowdnerf_lab.network.ues.event_connection import Patience
 from tests.network.service_in_thread import ServiceInThread, service_in_thread
 from tests.toy_catalogue import (
     CENTRE,

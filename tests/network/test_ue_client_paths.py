@@ -5,7 +5,7 @@ import pytest
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.limits import Target
-from crowdnerf_lab.network.path_choice import Choice, Hysteresis, PathChoice
+from crowdnerf_lab.network.ues.path_choice import Choice, Hysteresis, PathChoice
 from tests.toy_catalogue import toy_offer
 
 AT_EASE = Capability(

@@ -16,15 +16,15 @@ import websockets
 
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.capability import Capability
-from crowdnerf_lab.network.answers import (
+from crowdnerf_lab.network.ue_client import UE, UESettings
+from crowdnerf_lab.network.ues.answers import (
     NetworkError,
     RefusedError,
     TokenEndedError,
     UntrustedAnswerError,
     retry_after_s,
 )
-from crowdnerf_lab.network.event_connection import Patience
-from crowdnerf_lab.network.ue_client import UE, UESettings
+from crowdnerf_lab.network.ues.event_connection import Patience
 from tests.network.hostile_server import TOKEN, Asked, Reply, Server, serving
 from tests.toy_catalogue import write_toy_artefact
 
@@ -403,7 +403,7 @@ def test_a_stream_of_nonsense_is_an_error(tmp_path: Path, sent: bytes | str, say
             asyncio.run(joined_and_run())
 
 
-@pytest.mark.parametrize("module", ["crowdnerf_lab.network.ue_client", "crowdnerf_lab.network.crowd_of_ues"])
+@pytest.mark.parametrize("module", ["crowdnerf_lab.network.ue_client", "crowdnerf_lab.network.ues.crowd_of_ues"])
 def test_a_ue_needs_neither_torch_nor_the_service(module: str) -> None:
     heavy = "{'torch', 'numba', 'onnxruntime', 'fastapi', 'uvicorn', 'scipy'}"
     script = f"import sys, {module}; print(sorted(set(sys.modules) & {heavy}))"

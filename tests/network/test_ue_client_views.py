@@ -12,15 +12,15 @@ import pytest
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Latency
 from crowdnerf_lab.catalogue.limits import Target
-from crowdnerf_lab.network.answers import NetworkError
-from crowdnerf_lab.network.crowd_of_ues import crowd_of_ues, visits
-from crowdnerf_lab.network.event_connection import Patience, http_client
-from crowdnerf_lab.network.lean_ue import LeanUE
-from crowdnerf_lab.network.path_choice import Hysteresis
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue import LocalModel
 from crowdnerf_lab.network.ue_client import UE, NoViewError, UESettings
-from crowdnerf_lab.network.view_request import ViewError
+from crowdnerf_lab.network.ues.answers import NetworkError
+from crowdnerf_lab.network.ues.crowd_of_ues import crowd_of_ues, visits
+from crowdnerf_lab.network.ues.event_connection import Patience, http_client
+from crowdnerf_lab.network.ues.lean_ue import LeanUE
+from crowdnerf_lab.network.ues.path_choice import Hysteresis
+from crowdnerf_lab.network.views.view_request import ViewError
 from tests.network.service_in_thread import ServiceInThread, service_in_thread
 from tests.network.toy_views import field_artefact
 from tests.toy_catalogue import CENTRE, FOCAL, HEIGHT, MACHINE, POSE, WIDTH, write_toy_artefact

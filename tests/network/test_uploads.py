@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from crowdnerf_lab.network import upload_writing, uploads_routes
-from crowdnerf_lab.network.context import Service
-from crowdnerf_lab.network.media_kinds import kind_of
-from crowdnerf_lab.network.problems import Problem
+from crowdnerf_lab.network.api.context import Service
+from crowdnerf_lab.network.api.problems import Problem
 from crowdnerf_lab.network.service import create_app
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.tus import Creation
-from crowdnerf_lab.network.upload_writing import KEEP_BYTES, Writing
-from crowdnerf_lab.network.uploads import Uploads
+from crowdnerf_lab.network.uploads import upload_writing, uploads_routes
+from crowdnerf_lab.network.uploads.media_kinds import kind_of
+from crowdnerf_lab.network.uploads.tus import Creation
+from crowdnerf_lab.network.uploads.upload_writing import KEEP_BYTES, Writing
+from crowdnerf_lab.network.uploads.uploads import Uploads
 from tests.network.direct_asgi import OFFSET_STREAM, DirectClient, DirectUE, checksum_of, metadata_of, photo
 
 

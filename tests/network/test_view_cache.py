@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdnerf_lab.network.view_cache import PoseSteps, ViewCache, picture_key
+from crowdnerf_lab.network.views.view_cache import PoseSteps, ViewCache, picture_key
 from tests.network.toy_views import request_from
 
 STEPS = PoseSteps()

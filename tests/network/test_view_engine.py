@@ -9,7 +9,7 @@ import torch
 
 from crowdnerf_lab.devices.measure import as_colour
 from crowdnerf_lab.metrics import psnr
-from crowdnerf_lab.network.view_engine import (
+from crowdnerf_lab.network.views.view_engine import (
     MAX_PIXELS,
     Format,
     ViewError,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crowdnerf_lab import cameras
-from crowdnerf_lab.network import view_request
-from crowdnerf_lab.network.view_request import ViewError, ViewRequest
+from crowdnerf_lab.network.views import view_request
+from crowdnerf_lab.network.views.view_request import ViewError, ViewRequest
 from tests.network.toy_views import request_from
 
 REQUEST = request_from()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crowdnerf_lab.network.view_schedule import GROWTH, OVERHEAD_MS, RenderTimes, finish_times
+from crowdnerf_lab.network.views.view_schedule import GROWTH, OVERHEAD_MS, RenderTimes, finish_times
 
 WORK = st.lists(st.floats(0, 1000), min_size=1, max_size=30)
 

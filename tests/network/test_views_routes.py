@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from crowdnerf_lab.network import view_stream
-from crowdnerf_lab.network.view_engine import EncodedView, decode_view
+from crowdnerf_lab.network.views import view_stream
+from crowdnerf_lab.network.views.view_engine import EncodedView, decode_view
 from tests.network.service_in_thread import service_in_thread
 from tests.network.toy_views import EVENT, publish_field
 from tests.network.visit_to_views import EMPTY, Visit, document_of, joined, received, settings_of, shown

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
-from crowdnerf_lab.network import worker
-from crowdnerf_lab.network.event_folder import STATUS, EventFolder
-from crowdnerf_lab.network.worker import WorkerError, work
+from crowdnerf_lab.network.updates import worker
+from crowdnerf_lab.network.updates.event_folder import STATUS, EventFolder
+from crowdnerf_lab.network.updates.worker import WorkerError, work
 from tests.network.test_kills import until
 from tests.network.toy_event import EVENT, QUICK, send, toy_home
 
@@ -25,7 +25,7 @@ from tests.network.toy_event import EVENT, QUICK, send, toy_home
 def started(home: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A worker as the service starts it."""
     environment = os.environ | {"CROWDNERF_UPDATES": json.dumps(asdict(QUICK)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "crowdnerf_lab.network.worker", str(home)]
+    command = [sys.executable, "-m", "crowdnerf_lab.network.updates.worker", str(home)]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         yield process

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from crowdnerf_lab.captures.bundle import GivenCamera, Photo, concert
-from crowdnerf_lab.network.contributions import CaptureMetadata, inbox_file
-from crowdnerf_lab.network.database import Database
-from crowdnerf_lab.network.update_settings import UpdateSettings
+from crowdnerf_lab.network.api.database import Database
+from crowdnerf_lab.network.updates.update_settings import UpdateSettings
+from crowdnerf_lab.network.uploads.contributions import CaptureMetadata, inbox_file
 
 EVENT = "concert"
 QUICK = UpdateSettings(

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue, Version
-from crowdnerf_lab.network.context import Service
+from crowdnerf_lab.network.api.context import Service
 from crowdnerf_lab.network.service import create_app
 from crowdnerf_lab.network.settings import ServiceSettings
 from tests.toy_catalogue import toy_graph, write_toy_artefact

@@ -14,7 +14,7 @@ import numpy as np
 from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.catalogue import Catalogue, Version
 from crowdnerf_lab.fields.baking import bake
-from crowdnerf_lab.network.view_engine import ViewEngine, ViewPolicy, ViewRequest
+from crowdnerf_lab.network.views.view_engine import ViewEngine, ViewPolicy, ViewRequest
 from tests.toy_artefacts import random_grid
 from tests.toy_catalogue import FOCAL, POSE, quality_of, write_toy_artefact
 

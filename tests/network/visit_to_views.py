@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from websockets.sync.client import ClientConnection, connect
 
-from crowdnerf_lab.network.context import Service
+from crowdnerf_lab.network.api.context import Service
 from crowdnerf_lab.network.settings import ServiceSettings
-from crowdnerf_lab.network.view_engine import EncodedView, decode_view
+from crowdnerf_lab.network.views.view_engine import EncodedView, decode_view
 from tests.network.toy_views import EVENT, request_from
 
 EMPTY = "nothing-yet"

@@ -21,7 +21,7 @@ from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.delivery.carousel import broadcast_together
 from crowdnerf_lab.network.delivery.objects import BroadcastSession, DeliveryError
 from crowdnerf_lab.network.delivery.on_air import deltas_of, objects_of
-from crowdnerf_lab.network.deltas import Deltas
+from crowdnerf_lab.network.models.deltas import Deltas
 
 __all__ = ["BroadcastSettings", "Broadcaster", "sessions_of"]
 

@@ -8,7 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from crowdnerf_lab.network.context import CallingMember, CallingUE, CurrentService, Service
+from crowdnerf_lab.network.api.context import CallingMember, CallingUE, CurrentService, Service
+from crowdnerf_lab.network.api.limits import address_of
+from crowdnerf_lab.network.api.problems import Problem, declared
+from crowdnerf_lab.network.api.whole_numbers import WHOLE
 from crowdnerf_lab.network.delivery.broadcaster import sessions_of
 from crowdnerf_lab.network.delivery.objects import (
     MOST_BYTES,
@@ -20,9 +23,6 @@ from crowdnerf_lab.network.delivery.objects import (
 )
 from crowdnerf_lab.network.delivery.pieces import SharedObject
 from crowdnerf_lab.network.delivery.tracker import PEER_S, Peer, PeerBook, Peers
-from crowdnerf_lab.network.limits import address_of
-from crowdnerf_lab.network.problems import Problem, declared
-from crowdnerf_lab.network.whole_numbers import WHOLE
 
 router = APIRouter(tags=["delivery"])
 RECENT_VERSIONS = 4

@@ -25,9 +25,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from crowdnerf_lab.files import FileError, write_copy
+from crowdnerf_lab.network.api.problems import Problem
 from crowdnerf_lab.network.delivery.http_server import serving
-from crowdnerf_lab.network.downloads import FileMemory, StoredFile, download
-from crowdnerf_lab.network.problems import Problem
+from crowdnerf_lab.network.models.downloads import FileMemory, StoredFile, download
 
 log = logging.getLogger(__name__)
 

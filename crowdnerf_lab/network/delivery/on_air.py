@@ -8,8 +8,8 @@ from crowdnerf_lab.catalogue.artefact import Artefact
 from crowdnerf_lab.catalogue.catalogue import Catalogue, CatalogueError, Version
 from crowdnerf_lab.network.delivery.broadcast_settings import BroadcastSettings
 from crowdnerf_lab.network.delivery.objects import BroadcastSession, Kind, describe
-from crowdnerf_lab.network.deltas import MEDIA_TYPE, Deltas
-from crowdnerf_lab.network.downloads import StoredFile
+from crowdnerf_lab.network.models.deltas import MEDIA_TYPE, Deltas
+from crowdnerf_lab.network.models.downloads import StoredFile
 
 DELTAS_S = 5.0
 """How long a new version waits for its deltas before it goes on the air without those that are not made yet."""

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from crowdnerf_lab.network.api.problems import Problem
 from crowdnerf_lab.network.delivery.carousel import TokenBucket
 from crowdnerf_lab.network.delivery.http_server import serving
 from crowdnerf_lab.network.delivery.objects import DeliveryError
 from crowdnerf_lab.network.delivery.pieces import SharedObject, VerifiedPieces
 from crowdnerf_lab.network.delivery.spans import allowed_s
-from crowdnerf_lab.network.negotiation import ranges_of
-from crowdnerf_lab.network.problems import Problem
+from crowdnerf_lab.network.models.negotiation import ranges_of
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from crowdnerf_lab.network.delivery.fair_sharing import fair_share
 from crowdnerf_lab.network.delivery.losses import GilbertElliott, LossProcess
 from crowdnerf_lab.network.delivery.objects import SYMBOL_BYTES, block_sizes, symbols_and_blocks
 from crowdnerf_lab.network.delivery.peer_rounds import exchange_pieces
-from crowdnerf_lab.network.link_profiles import LINKS, LinkProfile
-from crowdnerf_lab.network.transfers import transfer_ms
+from crowdnerf_lab.network.links.link_profiles import LINKS, LinkProfile
+from crowdnerf_lab.network.links.transfers import transfer_ms
 
 FAILURE = 0.01
 """Probability that a RaptorQ decoder fails with K symbols, and by how much each further one lowers it."""

@@ -1,0 +1,1 @@
+"""Models for UEs over HTTP: versions, selection, downloads in ranges, deltas."""

@@ -1,0 +1,1 @@
+"""What a UE does beside the service: connections, downloads, choices, and crowds of UEs."""

@@ -1,0 +1,1 @@
+"""From contributions to versions while the event runs."""

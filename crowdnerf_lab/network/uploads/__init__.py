@@ -1,0 +1,1 @@
+"""What UEs send: resumable uploads, and what becomes of each contribution."""

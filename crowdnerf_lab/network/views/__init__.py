@@ -1,0 +1,1 @@
+"""Network inference: views rendered in processes, shared, cached, in time or refused."""
