@@ -1,4 +1,4 @@
-"""One render process of network inference, started by the service: `python -m crowdnerf_lab.network.views.render_process`.
+"""One render process of network inference; the service starts `python -m crowdnerf_lab.network.views.render_process`.
 
 It reads messages from standard input and answers on standard output (`view_messages`): load a field, drop it, render
 views of it. Loading goes on beside rendering, at a lower priority, so that a new version is swapped in while the one
