@@ -20,10 +20,9 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, str]
     return write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta))
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(content: bytes, *, name: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What `write_arrays` wrote: 8 bytes of length, a JSON header, then the arrays. Raises ValueError naming the file
     when it is truncated or something else."""
-    content = path.read_bytes()
     try:
         (length,) = struct.unpack_from("<Q", content)
         if length > min(MAX_HEADER_BYTES, len(content) - 8):
@@ -31,9 +30,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         header = json.loads(content[8 : 8 + length])
         body = memoryview(content)[8 + length :]
         meta = header.pop("__metadata__", {})
-        arrays = {name: _array_of(body, entry) for name, entry in header.items()}
+        arrays = {array: _array_of(body, entry) for array, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise ValueError(f"{path} is truncated or no safetensors file: {error}; fetch it again") from error
+        raise ValueError(f"{name} is truncated or no safetensors file: {error}; fetch it again") from error
     return arrays, meta
 
 

@@ -195,24 +195,29 @@ class BakedField:
     @staticmethod
     def load(path: Path) -> "BakedField":
         """Read what `save` wrote. Raises BakedFieldError when the file is truncated, inconsistent or something else."""
-        try:
-            arrays, meta = read_arrays(Path(path))
-        except ValueError as error:
-            raise BakedFieldError(str(error)) from error
-        if meta.get("format") != FORMAT:
-            raise BakedFieldError(f"{path} holds {meta.get('format')!r}, not {FORMAT!r}; fetch the right file")
-        try:
-            numbers = json.loads(meta["numbers"])
-            numbers["resolutions"] = tuple(int(r) for r in numbers["resolutions"])
-            field = BakedField(**{name: arrays[name] for name in _ARRAYS}, **{name: numbers[name] for name in _NUMBERS})
-            check_consistent(field)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BakedFieldError(f"{path} is not a consistent baked field: {error}; fetch it again") from error
-        return field
+        return baked_field_of(Path(path).read_bytes(), name=Path(path))
 
 
 _ARRAYS = ("values", "scales", "kept", "occupied", "densities", "background", "centre", "half_size")
 _NUMBERS = ("resolutions", "rows", "occupancy_cells", "bits", "near", "far", "steps", "refine", "finest")
+
+
+def baked_field_of(content: bytes, *, name: Path) -> BakedField:
+    """As `BakedField.load`, from what is in memory already; name: what errors call it."""
+    try:
+        arrays, meta = read_arrays(content, name=name)
+    except ValueError as error:
+        raise BakedFieldError(str(error)) from error
+    if meta.get("format") != FORMAT:
+        raise BakedFieldError(f"{name} holds {meta.get('format')!r}, not {FORMAT!r}; fetch the right file")
+    try:
+        numbers = json.loads(meta["numbers"])
+        numbers["resolutions"] = tuple(int(r) for r in numbers["resolutions"])
+        field = BakedField(**{key: arrays[key] for key in _ARRAYS}, **{key: numbers[key] for key in _NUMBERS})
+        check_consistent(field)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BakedFieldError(f"{name} is not a consistent baked field: {error}; fetch it again") from error
+    return field
 
 
 def density_codes(density: np.ndarray) -> np.ndarray:

@@ -101,7 +101,7 @@ class BrickTextures:
     def load(path: Path) -> "BrickTextures":
         """Read what `save` wrote. Raises BrickTexturesError when the file is damaged or something else."""
         try:
-            arrays, meta = read_arrays(Path(path))
+            arrays, meta = read_arrays(Path(path).read_bytes(), name=Path(path))
         except ValueError as error:
             raise BrickTexturesError(str(error)) from error
         if meta.get("format") != FORMAT:

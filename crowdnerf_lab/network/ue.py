@@ -6,7 +6,6 @@ No torch and no training code: about a hundred lines to port to another language
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,9 +144,6 @@ def decoded_field(content: bytes, *, name: Path, coded: bool) -> "tuple[BakedFie
         from crowdnerf_lab.coding.baked_stream import decode_baked
 
         return decode_baked(content, name=name)
-    from crowdnerf_lab.fields.baked import BakedField
+    from crowdnerf_lab.fields.baked import baked_field_of
 
-    with TemporaryDirectory() as private:  # the bytes that were verified, not the file again
-        copy = Path(private) / name.name
-        copy.write_bytes(content)
-        return BakedField.load(copy), True
+    return baked_field_of(content, name=name), True

@@ -240,7 +240,7 @@ def test_truncated_textures_are_refused(baked: BakedField, tmp_path: Path, keep:
 
 def test_textures_whose_cells_point_outside_are_refused(baked: BakedField, tmp_path: Path) -> None:
     path = baked.textures().save(tmp_path / "textures.safetensors")
-    arrays, meta = read_arrays(path)
+    arrays, meta = read_arrays(path.read_bytes(), name=path)
     arrays["cells"][8, 8, 8] = (255, 255, 255, 128)
     write_arrays(path, arrays, meta)
     with pytest.raises(BrickTexturesError, match="outside the atlas"):

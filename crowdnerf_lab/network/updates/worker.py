@@ -129,6 +129,7 @@ def main() -> int:
     parser.add_argument("home", type=Path)
     home = parser.parse_args().home
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit its being ignored
     signal.signal(signal.SIGTERM, _stop)
     _end_with_parent()
     os.nice(NICENESS)
