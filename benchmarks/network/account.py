@@ -22,6 +22,7 @@ from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.catalogue.capability import Capability
 from crowdnerf_lab.catalogue.card import Probe
 from crowdnerf_lab.catalogue.catalogue import Catalogue
+from crowdnerf_lab.network.links.account_measurement import measured_model, measured_view
 from crowdnerf_lab.network.links.latency_account import (
     BUDGET_S,
     STAGES,
@@ -35,6 +36,8 @@ from crowdnerf_lab.network.links.latency_account import (
 from crowdnerf_lab.network.links.link import LINKS, LinkProfile, shaped_tcp
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
+from crowdnerf_lab.network.ues.rehearsed_crowd import until_it_renders
+from crowdnerf_lab.network.views.view_request import ViewRequest
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "runs" / "bench_artefacts"
 EVENT = "concert"
@@ -42,8 +45,6 @@ STUDENT = "concert.ray_mlp.S.onnx_int8_qdq.320x240.progressive-38dB"
 FIELD = "concert.baked_field.1MB.baked.320x240.progressive"
 """What the phone downloads, and what the service draws from."""
 PHONE = Capability(runtimes=("onnxruntime",), precisions=("float32", "int8"), memory_mb=500, link_mbit_s=20, rtt_ms=50)
-THIN = Capability(memory_mb=16, link_mbit_s=20, rtt_ms=50)
-"""A UE that can run nothing itself."""
 LOOPBACK = LinkProfile("loopback", "loopback", down_mbit_s=100_000, up_mbit_s=100_000, rtt_ms=0)
 VIEW, MODEL_SIZE = (256, 192), (320, 240)
 WARM_VIEWS_S = 60.0
