@@ -24,7 +24,7 @@ from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE, capability_here
 from crowdnerf_lab.network.ues.answers import NetworkError
 from crowdnerf_lab.network.ues.event_connection import http_client
-from crowdnerf_lab.network.ues.uploading import capture_of
+from crowdnerf_lab.network.ues.rehearsal import positioned
 from crowdnerf_lab.network.updates.intake import photos_of
 from crowdnerf_lab.network.updates.update_settings import UpdateSettings
 from crowdnerf_lab.network.uploads.contributions import Contributions
@@ -92,7 +92,7 @@ async def _storm(settings: ServiceSettings, files: Sequence[tuple[Photo, Path]],
                         async with in_hand:
                             if ue.name is None:
                                 await ue.join()
-                            uploaded = await ue.send(path, capture=capture_of(positioned(photo)))
+                            uploaded = await ue.send(path, capture=positioned(photo))
                         break
                     except NetworkError:
                         interruptions += 1
@@ -187,18 +187,6 @@ def _photos(folder: Path, count: int) -> list[tuple[Photo, Path]]:
         path.write_bytes(content[:2] + comment + content[2:])
         files.append((photo, path))
     return files
-
-
-def positioned(photo: Photo) -> Photo:
-    """The photo of a phone that knows its pose."""
-    camera = None
-    if photo.truth is not None and photo.focal_px is not None:
-        camera = {
-            "camera_to_world": photo.truth.camera_to_world,
-            "focal_px": (photo.focal_px, photo.focal_px),
-            "centre_px": (photo.width / 2, photo.height / 2),
-        }
-    return Photo.model_validate(photo.model_dump() | {"camera": camera})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.network.storm import positioned
 from crowdnerf_lab.captures.bundle import CaptureSet, Photo, concert
 from crowdnerf_lab.captures.intake.one_file import digest_in
 from crowdnerf_lab.captures.poses.calibration import calibrate
@@ -29,7 +28,7 @@ from crowdnerf_lab.metrics import psnr_of_mse
 from crowdnerf_lab.network.serving import RunningService, serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ue_client import UE
-from crowdnerf_lab.network.ues.uploading import capture_of
+from crowdnerf_lab.network.ues.rehearsal import positioned
 from crowdnerf_lab.network.updates.event_folder import EventFolder
 from crowdnerf_lab.network.updates.pipeline import Update, sandbox_for, update_event
 from crowdnerf_lab.network.updates.update_settings import UpdateSettings
@@ -146,7 +145,7 @@ async def _send(service: RunningService, captures: CaptureSet, photos: Sequence[
             sent.capture_of_ue[joined.ue] = name
             for photo in (photo for owner, photo in photos if owner == name):
                 path = captures.path_of(photo.file)
-                await ue.send(path, capture=capture_of(positioned(photo)))
+                await ue.send(path, capture=positioned(photo))
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 sent.photo_of_digest[digest_in(digest)] = photo.file
 

@@ -88,10 +88,15 @@ async def listen(
             )
 
 
-async def share(service: RunningService, sha256: str, *, ues: int) -> tuple[Fetched, ...]:
-    """UEs that fetch the same file of a service, and serve each other every piece that they have verified."""
+async def share(service: RunningService, sha256: str, *, ues: int, apart_s: float = 0.15) -> tuple[Fetched, ...]:
+    """UEs that fetch the same file of a service, one beginning apart_s after the other, and serve each other every
+    piece that they have verified."""
     async with _joined(service.url, [THIN] * ues) as crowd:
-        return tuple(await asyncio.gather(*(_shared(service, ue, sha256, seed=seed) for seed, ue in enumerate(crowd))))
+        return tuple(
+            await asyncio.gather(
+                *(_shared(service, ue, sha256, number=number, apart_s=apart_s) for number, ue in enumerate(crowd))
+            )
+        )
 
 
 async def _model(ue: UE, _view: ViewRequest) -> int:
@@ -105,8 +110,9 @@ async def _view(ue: UE, view: ViewRequest) -> int:
     return seen.bytes
 
 
-async def _shared(service: RunningService, ue: UE, sha256: str, *, seed: int) -> Fetched:
+async def _shared(service: RunningService, ue: UE, sha256: str, *, number: int, apart_s: float) -> Fetched:
     """One UE's fetching, during which it serves what it has."""
+    await asyncio.sleep(number * apart_s)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(http_client(connections=CONNECTIONS))
         tracker = Tracker(client, service.url, EVENT, await ue.connection.authorization())
@@ -124,7 +130,7 @@ async def _shared(service: RunningService, ue: UE, sha256: str, *, seed: int) ->
             client=client,
             pieces=pieces,
             prefer="near",
-            seed=seed,
+            seed=number,
             discover=others,
             discover_s=0.1,
             at_once=2,
