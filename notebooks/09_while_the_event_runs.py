@@ -86,6 +86,10 @@ print(f"{phone.reason}\nfirst view: from the {before.path}, {before.milliseconds
 # %%
 await crowd.send(late)
 second = await crowd.version_after(first)
+for _ in range(40):  # the service makes the difference once, when the first phone asks
+    if (await phone.select()).artefacts[0].delta is not None:
+        break
+    await asyncio.sleep(0.5)
 received = phone.bytes_received
 await phone.refresh()
 fetched = phone.bytes_received - received

@@ -26,6 +26,7 @@ from crowdnerf_lab.workbench import Workbench
 
 EVENT = "concert"
 POLL_S = 5.0
+PAUSE_S = 0.5
 AT_ONCE = 8
 """Uploads under way at a time."""
 
@@ -103,8 +104,11 @@ class Rehearsal:
         while time.monotonic() < until:
             path = f"{connection.path('versions', 'latest')}?newer_than={version}&wait_s={POLL_S:g}"
             answer = await connection.ask("GET", path, asked=asked)
-            if answer.content:
-                return read_answer(LatestVersion, answer.content, asked=asked).version
+            found = read_answer(LatestVersion, answer.content, asked=asked).version if answer.content else 0
+            if found > version:
+                return found
+            if found:  # the latest is an older one: this version was withdrawn
+                await asyncio.sleep(PAUSE_S)
         raise NetworkError(f"{asked} than {version}: none within {patience_s:g} s; look into the service's log")
 
     async def _joined(self, capture: Capture) -> None:
