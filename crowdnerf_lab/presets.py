@@ -99,9 +99,11 @@ _PRESETS = {
                 judged_views=4,
                 least_gain_db=-6.0,
                 photo_downscale=4,
+                patience_s=1.0,
+                faces=False,
                 workers=1,
             ),
-            live_phones=12,
+            live_phones=9,
             cell_seconds=600,
         ),
         Preset(
