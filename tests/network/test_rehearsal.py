@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from crowdnerf_lab.network.running import end_server, is_claimed
 
 from crowdnerf_lab.captures.bundle import concert
 from crowdnerf_lab.captures.study import truth_of
 from crowdnerf_lab.catalogue.catalogue import Catalogue
+from crowdnerf_lab.network.api.running import end_server, is_claimed
 from crowdnerf_lab.network.serving import serve
 from crowdnerf_lab.network.settings import ServiceSettings
 from crowdnerf_lab.network.ues.rehearsal import Rehearsal, positioned
