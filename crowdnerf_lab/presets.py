@@ -128,9 +128,9 @@ _PRESETS = {
             judged_views=4,
             timed_frames=20,
             live=UpdateSettings(
-                first_fit_seconds=40, first_student_seconds=20, students=("plane_features S",), student_views=60
+                first_fit_seconds=30, first_student_seconds=10, students=("plane_features S",), student_views=30
             ),
-            live_phones=0,
+            live_phones=30,
             cell_seconds=900,
         ),
         Preset(

@@ -163,10 +163,22 @@ rolled_back = phone.version
 print(f"the phone holds version {rolled_back}; it had {second}")
 
 # %% [markdown]
+# ## The evening in one figure
+#
+# What the service measured of each round so far, on photos that judge and are never learned from.
+
+# %%
+evening = cn.evening_of(service.home)
+cn.figures.update_timeline(evening.versions, contributions=evening.contributions)
+
+# %% [markdown]
+# A dot is a version, with its dB on the judging photos; a cross one that was withdrawn.
+
+# %% [markdown]
 # ## Somebody wants to be forgotten
 #
 # One request. Their photos go, every version that learned from them is withdrawn, and a new one is trained without them
-# (S20).
+# (S20). What was recorded of the rounds that learned from them goes, too.
 
 # %%
 await crowd.ues[early[0]].forget_me()
@@ -175,18 +187,6 @@ versions = catalogue.versions("concert")
 cn.figures.table(
     {"version": version.number, "note": version.note, "withdrawn": version.withdrawn or ""} for version in versions
 )
-
-# %% [markdown]
-# ## The evening in one figure
-#
-# What the service measured of each round on photos that judge and are never learned from.
-
-# %%
-evening = cn.evening_of(service.home)
-cn.figures.update_timeline(evening.versions, contributions=evening.contributions)
-
-# %% [markdown]
-# A dot is a version, with its dB on the judging photos; a cross one that was withdrawn.
 
 # %% tags=["check"]
 names = {
