@@ -128,19 +128,11 @@ changes = {
 # %%
 rows = []
 for happens, change in changes.items():
-    changed = phone.circumstances(**change)
+    because = ", ".join(phone.circumstances(**change))
     await asyncio.sleep(1.1)
     view = await phone.view(*camera, **size)
-    took = view.milliseconds["total"]
-    rows.append(
-        {
-            "what happens": happens,
-            "view from": view.path,
-            "ms": took,
-            "because of": ", ".join(changed),
-            "why": view.reason,
-        }
-    )
+    row = {"what happens": happens, "view from": view.path, "ms": view.milliseconds["total"], "because of": because}
+    rows.append(row | {"why": view.reason})
 cn.figures.table(rows)
 
 # %% [markdown]
