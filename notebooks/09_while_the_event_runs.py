@@ -86,7 +86,7 @@ print(f"{phone.reason}\nfirst view: from the {before.path}, {before.milliseconds
 # %%
 await crowd.send(late)
 second = await crowd.version_after(first)
-for _ in range(40):  # the service makes the difference once, when the first phone asks
+for _ in range(10):  # the service makes the difference once, when the first phone asks
     if (await phone.select()).artefacts[0].delta is not None:
         break
     await asyncio.sleep(0.5)
