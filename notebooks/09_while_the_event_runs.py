@@ -8,7 +8,7 @@
 # model's bytes must travel again when it was only refined; and what becomes of a phone's next view when its battery is
 # nearly empty.
 #
-# **Time.** 4 minutes on two CPU cores.
+# **Time.** 5 minutes on two CPU cores.
 #
 # **Needs.** The bundled concert alone. What a service answers over HTTP is shown in [notebook
 # 8](08_reach_the_crowd.ipynb).
@@ -165,6 +165,8 @@ cn.figures.update_timeline(evening.versions, contributions=evening.contributions
 
 # %% [markdown]
 # A dot is a version, with its dB on the judging photos; a cross one that was withdrawn.
+# New photos bring new judges, so a later dot is judged by other photos, too: the worker compares two versions on the
+# same ones before it publishes, and the figure cannot be read as a race.
 
 # %% [markdown]
 # ## Somebody wants to be forgotten
