@@ -163,13 +163,6 @@ def project(cameras: Cameras, points: Float[Tensor, "*n 3"]) -> tuple[Float[Tens
     return distorted(plane, cameras.distortion) * cameras.focal + cameras.centre, depth
 
 
-def in_picture(camera: Cameras, points: Float[Tensor, "n 3"], *, near: float = 0.0) -> Bool[Tensor, "n"]:
-    """Which world points fall into the picture of a camera (a batch of one), more than `near` metres before it."""
-    pixels, depth = project(camera[torch.zeros(len(points), dtype=torch.int64)], points)
-    size = torch.stack([camera.width, camera.height], dim=-1)
-    return (depth > near) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
-
-
 def rotation_angle(a: Float[Tensor, "*n 3 3"], b: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n"]:
     """Angle between rotations, radians in [0, pi]."""
     trace = torch.einsum("...ij,...ij->...", a, b)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from crowdnerf_lab.cameras import project
 from crowdnerf_lab.fields import occupancy
 from crowdnerf_lab.fields.occupancy import OccupancySettings
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
@@ -125,6 +126,19 @@ def test_new_photos_are_drawn_as_often_as_is_said(ball: PosedScene) -> None:
     alone = pixels.drawn(5000, generator=generator, often=never)
     assert set(pixels.photo[alone].tolist()) == {7}
     assert len(torch.unique(alone)) > 500
+
+
+def test_a_witness_has_the_point_in_its_picture(ball: PosedScene) -> None:
+    cameras = replace(ball.cameras, distortion=torch.tensor([0.1, -0.02, 0.004, -0.003]).expand(len(ball), 4))
+    points = (torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 12
+    expected = torch.zeros(len(points), dtype=torch.int32)
+    for index in range(len(cameras)):
+        pixels, depth = project(cameras[torch.full((len(points),), index)], points)
+        size = torch.stack([cameras.width[index], cameras.height[index]])
+        expected += (depth > 0.5) & ((pixels >= 0) & (pixels < size)).all(dim=-1)
+    counted = occupancy.witnesses(cameras, points, near=0.5)
+    assert int(expected.max()) > 1
+    assert (counted != expected).float().mean() < 2e-3
 
 
 def test_space_that_only_new_photos_see_is_opened_and_the_rest_stays_as_it_was(ball: PosedScene) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from crowdnerf_lab.cameras import Cameras, in_picture
+from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields.grid_field import GridField, PackedSamples
 from crowdnerf_lab.kernels import cpu, reference
 
@@ -85,10 +85,7 @@ def keep_to_view(field: GridField, cameras: Cameras, settings: OccupancySettings
     middle = (torch.arange(coarse) + 0.5) / coarse
     unit = torch.stack(torch.meshgrid(middle, middle, middle, indexing="ij"), dim=-1).reshape(-1, 3)
     world = reference.uncontracted(unit, field.centre.cpu(), field.half_size.cpu())
-    witnesses = torch.zeros(len(world), dtype=torch.int32)
-    for index in range(len(cameras)):
-        witnesses += in_picture(cameras[index : index + 1], world, near=field.near)
-    seen = (witnesses >= least).reshape(coarse, coarse, coarse)
+    seen = (witnesses(cameras, world, near=field.near) >= least).reshape(coarse, coarse, coarse)
     # Every fine cell gets what the coarse cell around its middle says.
     nearest = ((torch.arange(cells) + 0.5) * coarse / cells).long()
     seen = seen[nearest][:, nearest][:, :, nearest].to(field.in_view.device)
@@ -98,6 +95,24 @@ def keep_to_view(field: GridField, cameras: Cameras, settings: OccupancySettings
     field.density_of_cell *= field.in_view
     field.occupied |= come_into_view
     field.occupied &= field.in_view
+
+
+def witnesses(cameras: Cameras, points: Float[Tensor, "n 3"], *, near: float) -> Int[Tensor, "n"]:
+    """How many of the cameras have each world point in their picture, more than `near` metres before them."""
+    poses = cameras.camera_to_world.float().cpu()
+    seen_by = torch.zeros(len(points), dtype=torch.int32)
+    cpu.witnesses(
+        points.float().contiguous().numpy(),
+        poses[:, :, :3].contiguous().numpy(),
+        poses[:, :, 3].contiguous().numpy(),
+        cameras.focal.float().cpu().numpy(),
+        cameras.centre.float().cpu().numpy(),
+        torch.stack([cameras.width, cameras.height], dim=-1).float().cpu().numpy(),
+        cameras.distortion.float().cpu().numpy(),
+        np.float32(near),
+        seen_by.numpy(),
+    )
+    return seen_by
 
 
 @torch.no_grad()

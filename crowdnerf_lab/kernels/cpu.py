@@ -543,6 +543,37 @@ def visit(density_of_cell, cells, decay, positions, density):
             density_of_cell[cell] = max(density_of_cell[cell] * decay, density[j])
 
 
+@_parallel
+@no_type_check
+def witnesses(points, rotation, position, focal, centre, size, distortion, near, seen_by):
+    """Count in seen_by [n] the cameras [m] whose picture each world point [n, 3] falls into, beyond `near` metres.
+
+    Camera-to-world rotation [m, 3, 3] and position [m, 3]; focal, centre, size (width, height) [m, 2] in pixels;
+    distortion [m, 4] is OpenCV's k1, k2, p1, p2.
+    """
+    for i in prange(len(points)):
+        for k in range(len(position)):
+            turn, lens = rotation[k], distortion[k]
+            dx, dy, dz = (
+                points[i, 0] - position[k, 0],
+                points[i, 1] - position[k, 1],
+                points[i, 2] - position[k, 2],
+            )
+            depth = turn[0, 2] * dx + turn[1, 2] * dy + turn[2, 2] * dz
+            if depth > near:
+                x = (turn[0, 0] * dx + turn[1, 0] * dy + turn[2, 0] * dz) / depth
+                y = (turn[0, 1] * dx + turn[1, 1] * dy + turn[2, 1] * dz) / depth
+                r2 = x * x + y * y
+                radial = _ONE + r2 * (lens[0] + lens[1] * r2)
+                twice_xy = np.float32(2.0) * x * y
+                bent_x = x * radial + lens[2] * twice_xy + lens[3] * (r2 + np.float32(2.0) * x * x)
+                bent_y = y * radial + lens[3] * twice_xy + lens[2] * (r2 + np.float32(2.0) * y * y)
+                u = bent_x * focal[k, 0] + centre[k, 0]
+                v = bent_y * focal[k, 1] + centre[k, 1]
+                if _ZERO <= u < size[k, 0] and _ZERO <= v < size[k, 1]:
+                    seen_by[i] += 1
+
+
 @_jit
 @no_type_check
 def corner_row(resolution, dense, mask, ix, iy, iz):
