@@ -22,6 +22,7 @@ const BUNDLES = {
   explorer: "src/explorer/widget.js",
   ue_widget: "src/ue/widget.js",
   ue_page: "src/ue/page.js",
+  renderers: "src/renderers.js",
 };
 
 /** Files that go along with an entry as they are: name -> sources. */
