@@ -39,6 +39,7 @@ from crowdnerf_lab.pose_refinement import PoseRefinement, with_ray_gradients
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.robustness import OutlierMaps
 from crowdnerf_lab.scene import Bounds, PosedScene, check_trainable
+from crowdnerf_lab.training_control import FitRecord, TrainingControl, TrainingMoment, TrainingReport
 from crowdnerf_lab.weights import below, read_tensors, write_tensors
 
 Shape = SHGridShape | HashGridShape | FrequencyMLPShape
@@ -53,17 +54,6 @@ CHECKPOINT_FORMAT = "crowdnerf_lab.fit/2"
 
 class TrainingError(RuntimeError):
     """Training that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """One line of a training curve: seconds of training alone, loss since the last line, PSNR (dB) on held-out views
-    or None."""
-
-    step: int
-    seconds: float
-    loss: float
-    held_out_psnr: float | None
 
 
 @dataclass(frozen=True)
@@ -122,6 +112,7 @@ def fit(
     threads: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float = 30.0,
+    control: TrainingControl | None = None,
     progress: bool = True,
 ) -> Fit:
     """Train a radiance field on the scene's training photos within a budget of `seconds` of training or of `steps`.
@@ -133,7 +124,8 @@ def fit(
     refine_poses: move the training cameras, too. threads: CPU threads (all by default; the bits do not depend on it).
     checkpoint: file that is written every `checkpoint_every` seconds and from which the same call goes on after a
     crash, with the same bits under a step budget. Ctrl-C stops after the current step and returns what is there; a
-    second one raises KeyboardInterrupt.
+    second one raises KeyboardInterrupt. control: stops it from elsewhere in the same way, and watches it; the bits do
+    not depend on it.
 
     Raises SceneError for a scene that cannot be trained on, TrainingError for a checkpoint of something else and
     WeightsError for a damaged one.
@@ -160,6 +152,7 @@ def fit(
         refine_poses=refine_poses,
     )
     file = Path(checkpoint) if checkpoint is not None else None
+    control = control or TrainingControl()
     with _threads(threads), interrupts() as interrupted:
         started = time.perf_counter()
         _warm_up(task)
@@ -167,7 +160,7 @@ def fit(
         state = _initial_state(task)
         if file is not None and file.exists():
             _load_checkpoint(state, file, task.identity())
-        _train(task, state, _Saving(file, checkpoint_every), interrupted, progress)
+        _train(task, state, _Saving(file, checkpoint_every), control, interrupted, progress)
     result = Fit(
         model=state.model,
         appearance=state.appearance,
@@ -179,7 +172,7 @@ def fit(
         checkpoint=file,
         samples=state.samples,
         warmup_seconds=warmup,
-        interrupted=interrupted.is_set(),
+        interrupted=interrupted.is_set() or control.stopping,
     )
     log.info(_summary(scene, result))
     return result
@@ -253,6 +246,7 @@ class _State:
     step: int = 0
     seconds: float = 0.0
     samples: int = 0
+    rays: int = 0
     history: list[FitRecord] = field(default_factory=list)
 
     def cameras(self, scene: PosedScene) -> Cameras:
@@ -318,7 +312,14 @@ def _around_object(shape: Shape, scene: PosedScene) -> Shape:
     return replace(shape, near=max(0.98 * float(nearest) / radius, 0.05), far=1.02 * float(farthest) / radius)
 
 
-def _train(task: _Task, state: _State, saving: _Saving, interrupted: threading.Event, progress: bool) -> None:
+def _train(
+    task: _Task,
+    state: _State,
+    saving: _Saving,
+    control: TrainingControl,
+    interrupted: threading.Event,
+    progress: bool,
+) -> None:
     scene, budget, settings = task.scene, task.budget, task.settings
     if state.step == 0 and isinstance(state.model, GridField):
         occupancy.keep_to_view(state.model, scene.cameras[scene.train], settings.occupancy)
@@ -330,24 +331,39 @@ def _train(task: _Task, state: _State, saving: _Saving, interrupted: threading.E
     losses: list[float] = []
     saved = time.perf_counter()
     with tqdm(total=100, unit="%", desc=f"fit {scene.name}", disable=not progress, leave=False) as bar:
-        while (used := budget.used(state.step, state.seconds)) < 1 and not (interrupted.is_set() and state.step):
+        while (used := budget.used(state.step, state.seconds)) < 1:
+            if state.step and (interrupted.is_set() or control.stopping):
+                break
             started = time.perf_counter()
             scale = _current(settings.pyramid, used)
             losses.append(_train_step(task, state, tables[scale], used))
             state.seconds += time.perf_counter() - started
             used = budget.used(state.step, state.seconds)
+            report = None
             if reports and used >= reports[0]:
                 reports = [fraction for fraction in reports if fraction > used]
-                _report(scene, state, losses, glance)
-                bar.set_postfix_str(_held_out_text(state.history[-1]))
+                report = _report(scene, state, losses, glance)
+                bar.set_postfix_str(_held_out_text(report.record))
+            control.tell(_moment(budget, state, report))
             bar.update(min(int(100 * used), 100) - bar.n)
             if saving.file is not None and time.perf_counter() - saved > saving.every:
                 _save_checkpoint(state, saving.file, task.identity())
                 saved = time.perf_counter()
     if losses:
-        _report(scene, state, losses, glance)
+        control.tell(_moment(budget, state, _report(scene, state, losses, glance)))
     if saving.file is not None:
         _save_checkpoint(state, saving.file, task.identity())
+
+
+def _moment(budget: Budget, state: _State, report: TrainingReport | None) -> TrainingMoment:
+    return TrainingMoment(
+        step=state.step,
+        seconds=state.seconds,
+        used=budget.used(state.step, state.seconds),
+        rays=state.rays,
+        model=state.model,
+        report=report,
+    )
 
 
 REPORT_AT = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
@@ -393,6 +409,7 @@ def _train_step(task: _Task, state: _State, pixels: PixelTable, used: float) -> 
         if state.step % settings.occupancy.refresh_every == 0:
             occupancy.refresh(model, levels=stage.levels, settings=settings.occupancy, generator=generator)
     state.samples += len(samples)
+    state.rays += state.rays_per_step
     wanted = state.rays_per_step * settings.samples_per_step // max(len(samples), 1)
     state.rays_per_step = min(max(wanted, MIN_RAYS_PER_STEP), MAX_RAYS_PER_STEP)
     return float(loss.detach())
@@ -439,13 +456,18 @@ def _current(pyramid: tuple[tuple[float, int], ...], used: float) -> int:
 
 @dataclass(frozen=True)
 class _Glance:
-    """A few held-out pixels, always the same: enough to draw a training curve, and quick to render."""
+    """A few held-out pixels, always the same: enough to draw a training curve, and quick to render.
+
+    view: row in the scene of the held-out view that each comes from.
+    """
 
     rays: Rays
     truth: Float[Tensor, "n 3"]
+    view: Int[Tensor, "n"]
 
 
-def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glance | None) -> None:
+def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glance | None) -> TrainingReport:
+    """Add a line to the training curve."""
     loss = float(np.mean(losses))
     losses.clear()
     if not math.isfinite(loss):
@@ -453,8 +475,9 @@ def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glan
             f"the loss became {loss} at step {state.step} of scene '{scene.name}'; "
             "lower FitSettings.rate or check the photos"
         )
-    held_out = _held_out_psnr(glance, state.model) if glance is not None else None
+    held_out, of_view = (None, {}) if glance is None else _held_out_psnr(glance, state.model)
     state.history.append(FitRecord(state.step, state.seconds, loss, held_out))
+    return TrainingReport(record=state.history[-1], psnr_of_view=of_view)
 
 
 def _held_out_glance(scene: PosedScene) -> _Glance | None:
@@ -462,13 +485,18 @@ def _held_out_glance(scene: PosedScene) -> _Glance | None:
         return None
     pixels = pixel_table(replace(scene, train=scene.held_out))
     drawn = torch.from_numpy(np.random.default_rng(0).integers(0, len(pixels), HELD_OUT_PIXELS))
-    rays = rays_of_pixels(scene.cameras, pixels.plane[drawn], pixels.photo[drawn].long(), scene.time_of_image)
-    return _Glance(rays=rays, truth=pixels.colour[drawn].to(torch.float32) / 255)
+    view = pixels.photo[drawn].long()
+    rays = rays_of_pixels(scene.cameras, pixels.plane[drawn], view, scene.time_of_image)
+    return _Glance(rays=rays, truth=pixels.colour[drawn].to(torch.float32) / 255, view=view)
 
 
 @torch.no_grad()
-def _held_out_psnr(glance: _Glance, model: Field) -> float:
-    return psnr(model.render(glance.rays).colour.clamp(0, 1), glance.truth)
+def _held_out_psnr(glance: _Glance, model: Field) -> tuple[float, dict[int, float]]:
+    """PSNR of all the pixels, and of each view's, dB."""
+    shown = model.render(glance.rays).colour.clamp(0, 1)
+    views = glance.view.unique().tolist()
+    of_view = {row: psnr(shown[glance.view == row], glance.truth[glance.view == row]) for row in views}
+    return psnr(shown, glance.truth), of_view
 
 
 def _held_out_text(record: FitRecord) -> str:
@@ -495,6 +523,7 @@ def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
         "rays_per_step": state.rays_per_step,
         "seconds": state.seconds,
         "samples": state.samples,
+        "rays": state.rays,
         "history": [asdict(record) for record in state.history],
     }
     header = {"identity": identity, "counters": json.dumps(counters)}
@@ -515,6 +544,8 @@ def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
             moments[parameter] = found
     state.step, state.seconds, state.samples = counters["step"], counters["seconds"], counters["samples"]
     state.rays_per_step = counters["rays_per_step"]
+    # Files written before rays were counted say nothing of them.
+    state.rays = counters.get("rays", 0)
     state.history = [FitRecord(**record) for record in counters["history"]]
 
 
