@@ -11,11 +11,13 @@ import base64
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ import jupytext
 import nbformat
 import papermill
 from ipykernel.kernelspec import write_kernel_spec
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
@@ -74,10 +77,13 @@ def run_series(
     sources: Sequence[Path] | None = None,
     with_png: bool = False,
     captures: Path | None = None,
+    at_once: int = 1,
 ) -> tuple[NotebookRun, ...]:
     """Execute notebooks in order and keep them, with all they make, in out/PRESET/.
 
     with_png: figures also carry a PNG twin, for pages that run no script (needs Chromium).
+    at_once: so many side by side, sharing the processor's cores; each begins when those that it needs have ended. Times
+    and milliseconds then say less.
     captures: a folder of one's own instead of the concert, for the notebooks that have the parameter `folder`; the
     others are left out, and results go to a folder of that name below out/PRESET/.
     Raises SeriesError at the first notebook that fails; what it had executed until then is kept.
@@ -89,13 +95,47 @@ def run_series(
         sources = [source for source in sources if FOLDER in parameters_of(source)]
     folder = root_of(sizes, runs=out, captures=captures)
     folder.mkdir(parents=True, exist_ok=True)
-    runs = []
-    with _jupyter_of_its_own(out=out, with_png=with_png):
-        for source in sources:
-            logger.info("%-24s running", source.stem)
-            runs.append(_run_notebook(source, sizes, folder=folder, captures=captures))
-            logger.info("%-24s %4.0f s   %s", source.stem, runs[-1].seconds, runs[-1].summary)
-    return tuple(runs)
+
+    def run(source: Path) -> NotebookRun:
+        logger.info("%-24s running", source.stem)
+        ended = _run_notebook(source, sizes, folder=folder, captures=captures)
+        logger.info("%-24s %4.0f s   %s", source.stem, ended.seconds, ended.summary)
+        return ended
+
+    with _jupyter_of_its_own(out=out, with_png=with_png, at_once=at_once):
+        return tuple(run(source) for source in sources) if at_once == 1 else _side_by_side(sources, run, at_once)
+
+
+def needs_of(source: Path) -> frozenset[str]:
+    """The notebooks that a notebook's opening cell says it needs, by name: what it links to after **Needs.**"""
+    opening = notebook_of(source).cells[0].source
+    needs = opening.partition("**Needs.**")[2].partition("\n\n")[0]
+    return frozenset(re.findall(r"\]\((\w+)\.ipynb\)", needs))
+
+
+def _side_by_side(sources: Sequence[Path], run: Callable[[Path], NotebookRun], at_once: int) -> tuple[NotebookRun, ...]:
+    """Run notebooks in so many threads, each after those that it needs. Raises the first error once the others that
+    run have ended."""
+    earlier: dict[Path, set[Path]] = {
+        source: {other for other in sources[:position] if other.stem in needs_of(source)}
+        for position, source in enumerate(sources)
+    }
+
+    def in_its_thread(source: Path) -> NotebookRun:
+        with closing(ensure_event_loop()):  # nbclient leaves a thread's loop open
+            return run(source)
+
+    waiting, running, ended = list(sources), dict[Future[NotebookRun], Path](), dict[Path, NotebookRun]()
+    with ThreadPoolExecutor(at_once) as pool:
+        while waiting or running:
+            ready = [source for source in waiting if earlier[source] <= ended.keys()]
+            for source in ready[: at_once - len(running)]:
+                waiting.remove(source)
+                running[pool.submit(in_its_thread, source)] = source
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                source = running.pop(future)
+                ended[source] = future.result()
+    return tuple(ended[source] for source in sources)
 
 
 def parameters_of(source: Path) -> tuple[str, ...]:
@@ -228,8 +268,9 @@ def _run_notebook(source: Path, sizes: Preset, *, folder: Path, captures: Path |
 
 
 @contextmanager
-def _jupyter_of_its_own(*, out: Path, with_png: bool) -> Iterator[None]:
+def _jupyter_of_its_own(*, out: Path, with_png: bool, at_once: int) -> Iterator[None]:
     """Kernels run this interpreter, whatever kernels are installed, and share no file with the user's Jupyter."""
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
     with tempfile.TemporaryDirectory() as temporary:
         launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
         write_kernel_spec(Path(temporary) / "kernels" / "python3", overrides={"argv": launch})
@@ -240,6 +281,7 @@ def _jupyter_of_its_own(*, out: Path, with_png: bool) -> Iterator[None]:
             "PLOTLY_RENDERER": "plotly_mimetype+png" if with_png else "plotly_mimetype",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             RUNS_VARIABLE: str(out.resolve()),
+            **({"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads} if at_once > 1 else {}),
         }
         with environment(settings):
             yield
@@ -290,6 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="standard", help="tiny, standard or full (default: standard)")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where results go (default: runs)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run")
+    parser.add_argument("--at-once", type=int, default=1, help="notebooks side by side (times then say less)")
     parser.add_argument("--folder", type=Path, help="captures of your own instead of the concert (notebooks 1 and 2)")
     options = parser.parse_args(arguments)
     if options.command == "refresh" and options.folder:
@@ -307,6 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sources=sources,
             with_png=options.command == "refresh",
             captures=options.folder and options.folder.expanduser(),
+            at_once=options.at_once,
         )
         logger.info("\n%s", table(runs))
         if options.command == "refresh":

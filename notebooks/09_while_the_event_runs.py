@@ -10,8 +10,9 @@
 #
 # **Time.** 5 minutes on two CPU cores.
 #
-# **Needs.** The bundled concert alone. What a service answers over HTTP is shown in [notebook
-# 8](08_reach_the_crowd.ipynb).
+# **Needs.** The bundled concert alone.
+#
+# What a service answers over HTTP is shown in [notebook 8](08_reach_the_crowd.ipynb).
 
 # %%
 import asyncio

@@ -16,7 +16,7 @@ from PIL import Image
 from crowdnerf_lab import series
 from crowdnerf_lab.captures.documents import CaptureError
 from crowdnerf_lab.presets import preset
-from crowdnerf_lab.series import SeriesError, refresh, run_series
+from crowdnerf_lab.series import SeriesError, needs_of, refresh, run_series
 
 PARAMETERS = '# %% tags=["parameters"]\npreset = "standard"\n\n'
 SIZES = replace(preset("tiny"), cell_seconds=3)
@@ -52,6 +52,32 @@ def test_a_failing_cell_is_named_with_its_error_and_what_ran_before_it_is_kept(t
     with pytest.raises(SeriesError, match=r"01_bad, cell beginning 'math.sqrt\(-1\)': ValueError: .*01_bad.ipynb"):
         run_series(SIZES, out=tmp_path / "runs", sources=sources)
     assert (tmp_path / "runs" / "tiny" / "00_good.ipynb").exists()
+
+
+def test_notebooks_side_by_side_meet_and_wait_for_those_that_they_need(tmp_path: Path):
+    meet = """# %%
+import pathlib, time
+
+# %%
+pathlib.Path("{mine}").touch()
+until = time.monotonic() + 20
+while not pathlib.Path("{other}").exists() and time.monotonic() < until:
+    time.sleep(0.05)
+
+# %% tags=["check"]
+print(pathlib.Path("{other}").exists())
+"""
+    opening = "# %% [markdown]\n# **Needs.** Both [of](00_left.ipynb)\n# [them](01_right.ipynb).\n#\n# On.\n\n"
+    last = '# %% tags=["check"]\nimport pathlib\nprint(pathlib.Path("00_left.ipynb").exists())\n'
+    sources = [
+        notebook(tmp_path, "00_left", meet.format(mine="left", other="right")),
+        notebook(tmp_path, "01_right", meet.format(mine="right", other="left")),
+        tmp_path / "02_last.py",
+    ]
+    sources[-1].write_text(opening + PARAMETERS + last)
+    assert needs_of(sources[-1]) == {"00_left", "01_right"}
+    runs = run_series(replace(SIZES, cell_seconds=60), out=tmp_path / "runs", sources=sources, at_once=2)
+    assert [(run.name, run.summary) for run in runs] == [("00_left", "True"), ("01_right", "True"), ("02_last", "True")]
 
 
 @pytest.mark.parametrize(
