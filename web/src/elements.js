@@ -1,0 +1,48 @@
+/** HTML elements in one call. */
+
+/**
+ * An element with its properties and children: `element("button", { type: "button", onclick }, "Home")`.
+ *
+ * Names that start with `aria-` or `data-`, and those that an element has only as attributes (`role`, `for`), become
+ * attributes; `class` may be given as such. A property that is undefined is left out.
+ *
+ * @param {string} tag
+ * @param {Record<string, any>} properties
+ * @param {...(Node | string)} children
+ * @returns {any} the element, of its own kind
+ */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined) continue;
+    if (name in made) made[/** @type {keyof HTMLElement} */ (name)] = /** @type {never} */ (value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** A button. @type {(text: string, onclick: () => void, properties?: Record<string, any>) => HTMLButtonElement} */
+export const button = (text, onclick, properties = {}) =>
+  element("button", { type: "button", onclick, ...properties }, text);
+
+/** A control under the words that name it. @type {(words: string, control: HTMLElement) => HTMLLabelElement} */
+export const labelled = (words, control) =>
+  element("label", { class: "cn-labelled" }, element("span", { class: "cn-faint" }, words), control);
+
+/**
+ * A choice of one of several.
+ *
+ * @param {[value: string, words: string][]} options
+ * @param {{value: string, onchange: (value: string) => void}} settings
+ * @returns {HTMLSelectElement}
+ */
+export function choice(options, { value, onchange }) {
+  const made = element(
+    "select",
+    {},
+    ...options.map(([name, words]) => element("option", { value: name, selected: name === value }, words)),
+  );
+  made.onchange = () => onchange(made.value);
+  return made;
+}
