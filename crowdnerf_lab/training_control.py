@@ -50,14 +50,16 @@ class TrainingReport:
 class TrainingMoment:
     """Where a fit stands between two steps.
 
-    step: steps done. seconds: of training. used: fraction of the budget. rays: drawn in all; a rate is the difference
-    of two moments over that of their seconds. model: the field itself, which the next step changes: render it before
-    returning, in the thread that trains, or keep a `snapshot`. report: None but for a few moments.
+    step: steps done. seconds: of training. used: fraction of the budget. loss: of the last step. rays: drawn in all; a
+    rate is the difference of two moments over that of their seconds. model: the field itself, which the next step
+    changes: render it before returning, in the thread that trains, or keep a `snapshot`. report: None but for a few
+    moments; a fit that was stopped tells its last step again, with one.
     """
 
     step: int
     seconds: float
     used: float
+    loss: float
     rays: int
     model: Field
     report: TrainingReport | None = None
