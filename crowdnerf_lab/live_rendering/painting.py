@@ -1,0 +1,157 @@
+"""Painter: frames of one model, as soon or as sharp as is wanted, cancelled between two bands of rows.
+
+While the camera moves, a frame is as large as the measured rays a second allow, drawn from the stand-in where one is
+ready. At rest, frames become sharper step by step, the model's own at full size last.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from crowdnerf_lab.fields.appearance import Appearance
+from crowdnerf_lab.fields.baked import BakedField
+from crowdnerf_lab.fields.sh_grid import SHGrid
+from crowdnerf_lab.live_rendering.adaptive import AdaptiveResolution, RayRate, refinement_scales
+from crowdnerf_lab.live_rendering.frame import Frame, Look
+from crowdnerf_lab.live_rendering.modes import Legend, Mode, channel_of, legend_of, modes_of, picture_of, radius_of
+from crowdnerf_lab.live_rendering.sources import Channel, LiveRenderingError, Model, Rows, Source, source_of
+from crowdnerf_lab.live_rendering.stand_in import StandIn
+from crowdnerf_lab.network.views.view_request import ViewRequest
+from crowdnerf_lab.scene import PosedScene
+
+BAND_S = 0.025
+"""Seconds that a band of rows should take: how soon a drawing notices that it is not wanted any more."""
+BAND_ROWS = 8
+"""Bands are whole multiples of so many rows, which is how the baked march cuts its pictures."""
+
+KeepGoing = Callable[[], bool]
+
+
+class Painter:
+    """See the module. stand_in: a baked field of the same scene, or whether one is baked. resolution: of frames while
+    moving. Not for several threads at once."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        resolution: AdaptiveResolution,
+        scene: PosedScene | None = None,
+        appearance: Appearance | None = None,
+        stand_in: BakedField | bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.resolution = resolution
+        self._source = source_of(model, scene=scene, threads=threads)
+        self._appearance, self._radius = appearance, radius_of(model)
+        self._stand_in: StandIn | None = None
+        if isinstance(stand_in, BakedField):
+            self._stand_in = StandIn(stand_in, threads=threads)
+        elif stand_in and isinstance(model, SHGrid):
+            self._stand_in = StandIn(model, threads=threads)
+        self._rates: dict[tuple[Source, Channel], RayRate] = {}
+        self._serials = itertools.count()
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes in which the model can be shown."""
+        return modes_of(self._source, appearance=self._appearance)
+
+    @property
+    def stand_in(self) -> StandIn | None:
+        """What may be drawn while moving."""
+        return self._stand_in
+
+    def legend(self, mode: Mode) -> Legend | None:
+        """What the colours of a mode mean; None where they are the scene's own."""
+        return legend_of(mode, radius=self._radius)
+
+    def check(self, look: Look) -> None:
+        """Raise ViewError for a camera that nobody can render, LiveRenderingError for a mode that the model has not."""
+        look.view.check()
+        if look.mode not in self.modes:
+            raise LiveRenderingError(f"this model has no mode {look.mode!r}; choose one of {', '.join(self.modes)}")
+
+    def soon(self, look: Look, *, keep_going: KeepGoing) -> Frame | None:
+        """The frame of a moving view: small enough to be there in time."""
+        source = self._quickest(look)
+        return self._frame(look, source, self._moving_scale(look), moving=True, keep_going=keep_going)
+
+    def ever_sharper(self, look: Look, *, keep_going: KeepGoing) -> Iterator[Frame]:
+        """The frames of a view at rest; fewer when `keep_going` says no."""
+        quickest, whole = self._quickest(look), _largest_scale(self._source, look.view)
+        steps: list[tuple[Source, float]]
+        if quickest is self._source:
+            scales = refinement_scales(self._moving_scale(look), rate=self._rate(quickest, look), view=look.view)
+            steps = [(quickest, scale) for scale in scales if scale < whole]
+        else:
+            steps = [(quickest, 1.0)]
+        for source, scale in (*steps, (self._source, whole)):
+            frame = self._frame(look, source, scale, moving=False, keep_going=keep_going)
+            if frame is None:
+                return
+            yield frame
+
+    def sharpest(self, look: Look) -> Frame:
+        """The model's own frame at full size."""
+        whole = _largest_scale(self._source, look.view)
+        frame = self._frame(look, self._source, whole, moving=False, keep_going=lambda: True)
+        assert frame is not None
+        return frame
+
+    def _quickest(self, look: Look) -> Source:
+        ready = self._stand_in.ready if self._stand_in is not None else None
+        return ready if ready is not None and channel_of(look.mode) in ready.channels else self._source
+
+    def _moving_scale(self, look: Look) -> float:
+        source = self._quickest(look)
+        wanted = self.resolution.scale(look.view, self._rate(source, look))
+        whole = _largest_scale(source, look.view)
+        # What is drawn whole costs the same at any size.
+        return whole if source.at_once else min(wanted, whole)
+
+    def _rate(self, source: Source, look: Look) -> RayRate:
+        return self._rates.setdefault((source, channel_of(look.mode)), RayRate())
+
+    def _frame(self, look: Look, source: Source, scale: float, *, moving: bool, keep_going: KeepGoing) -> Frame | None:
+        view, rate, channel = look.view.scaled(scale), self._rate(source, look), channel_of(look.mode)
+        started = time.perf_counter()
+        values = _drawn(source, view, channel, rate=rate, keep_going=keep_going)
+        if values is None:
+            return None
+        picture = picture_of(values, look.mode, radius=self._radius, appearance=self._appearance, photo=look.photo)
+        seconds = time.perf_counter() - started
+        if self._stand_in is not None:
+            self._stand_in.start()  # only now: the first picture needs all cores
+        rate.drew(view.width * view.height, seconds=seconds)
+        return Frame(
+            picture=picture,
+            look=look,
+            serial=next(self._serials),
+            final=source is self._source and scale == _largest_scale(source, look.view),
+            moving=moving,
+            stand_in=source is not self._source,
+            seconds=seconds,
+            rays_per_second=rate.rays_per_second,
+            legend=self.legend(look.mode),
+        )
+
+
+def _largest_scale(source: Source, view: ViewRequest) -> float:
+    """At which a source draws a view as sharply as it can."""
+    return 1.0 if source.pixels is None else min(1.0, math.sqrt(source.pixels / (view.width * view.height)))
+
+
+def _drawn(source: Source, view: ViewRequest, channel: Channel, *, rate: RayRate, keep_going: KeepGoing) -> Rows | None:
+    """A channel of a view, drawn band by band; None when `keep_going` said no in between."""
+    rows = max(1, round(BAND_S * rate.rays_per_second / view.width / BAND_ROWS)) * BAND_ROWS
+    rows = view.height if source.at_once else rows
+    bands: list[Rows] = []
+    for first in range(0, view.height, rows):
+        if bands and not keep_going():
+            return None
+        bands.append(source.rows(view, first, min(first + rows, view.height), channel))
+    return bands[0] if len(bands) == 1 else np.concatenate(bands)
