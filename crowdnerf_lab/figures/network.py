@@ -11,12 +11,15 @@ from plotly.subplots import make_subplots
 
 from crowdnerf_lab.figures.style import (
     ABOVE,
+    BLUE,
     COLOUR_OF_DEVICE,
     FAINT,
+    GREEN,
     INK,
     NOTE,
-    QUALITATIVE,
+    ORANGE,
     TEMPLATE,
+    VERMILION,
     WIDTH,
     deadline_line,
     round_numbers,
@@ -25,7 +28,7 @@ from crowdnerf_lab.network.delivery.simulation import Delivery
 from crowdnerf_lab.network.links.latency_account import BUDGET_S
 from crowdnerf_lab.network.updates.evening import PublishedVersion
 
-COLOUR_OF_WAY = {"unicast": "#D55E00", "edges": "#E69F00", "broadcast": "#0072B2", "peers": "#009E73"}
+COLOUR_OF_WAY = {"unicast": VERMILION, "edges": ORANGE, "broadcast": BLUE, "peers": GREEN}
 """What carries a crowd's deliveries."""
 
 
@@ -132,7 +135,7 @@ def update_timeline(
             x=[0.0, *(seconds / unit_s for seconds in photos), end],
             y=[0, *range(1, len(photos) + 1), len(photos)],
             mode="lines",
-            line={"color": QUALITATIVE[0], "width": 2, "shape": "hv"},
+            line={"color": BLUE, "width": 2, "shape": "hv"},
             fill="tozeroy",
             fillcolor="rgba(0,114,178,0.12)",
             name="photos",
