@@ -15,7 +15,7 @@ export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined) continue;
-    if (name in made) made[/** @type {keyof HTMLElement} */ (name)] = /** @type {never} */ (value);
+    if (name in made) Reflect.set(made, name, value);
     else made.setAttribute(name, value);
   }
   made.append(...children);

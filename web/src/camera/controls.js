@@ -12,7 +12,7 @@ import { between, focalOf } from "./pose.js";
 /**
  * @typedef {object} ControlSettings
  * @property {View} view  where to begin, and where Home leads
- * @property {(view: View) => void} onChange  the view moved
+ * @property {(view: View, steered: boolean) => void} onChange  the view moved: the reader steered it, or it is in flight
  * @property {() => void} [onRest]  the view has stood still for `REST_MS`
  * @property {(steering: Steering) => void} [onSteering]  the reader changed what a drag does
  * @property {() => number} [imageHeight]  height of the picture, CSS pixels; by default the element's
@@ -54,17 +54,17 @@ export function createCameraControls(element, settings) {
     resting = setTimeout(onRest, REST_MS);
   };
 
-  /** @param {View} next */
-  const change = (next) => {
+  /** @param {View} next @param {boolean} steered */
+  const change = (next, steered) => {
     view = next;
-    onChange(view);
+    onChange(view, steered);
     restSoon();
   };
 
   /** @param {View} next */
   const steer = (next) => {
     cancelAnimationFrame(flight);
-    change(next);
+    change(next, true);
   };
 
   const turned = (/** @type {number} */ left, /** @type {number} */ up) =>
@@ -92,14 +92,19 @@ export function createCameraControls(element, settings) {
   /** @param {View} target */
   const flyTo = (target) => {
     cancelAnimationFrame(flight);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return change(target);
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return change(target, false);
     const [from, begun] = [view, performance.now()];
     const step = (/** @type {number} */ now) => {
       const t = Math.min(1, (now - begun) / FLIGHT_MS);
-      change(t < 1 ? between(from, target, eased(Math.max(0, t))) : target);
+      change(t < 1 ? between(from, target, eased(Math.max(0, t))) : target, false);
       if (t < 1) flight = requestAnimationFrame(step);
     };
     flight = requestAnimationFrame(step);
+  };
+
+  const goHome = () => {
+    steer(view);
+    flyTo(homeView);
   };
 
   const stopGestures = listenToGestures(element, {
@@ -122,7 +127,7 @@ export function createCameraControls(element, settings) {
     onPress: {
       KeyO: () => setSteering(steering === "orbit" ? "look" : "orbit"),
       KeyL: () => steer(levelled(view)),
-      Home: () => flyTo(homeView),
+      Home: goHome,
     },
     onRelease: restSoon,
   });
@@ -145,7 +150,7 @@ export function createCameraControls(element, settings) {
     setHome(next) {
       homeView = next;
     },
-    home: () => flyTo(homeView),
+    home: goHome,
     flyTo,
     setSteering,
     dispose() {
