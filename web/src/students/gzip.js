@@ -1,10 +1,24 @@
-// Content as it travels: gzip'd, whether from the kernel or from the service.
+// Content as it travels: gzip'd in messages of the kernel; what `fetch` brings from the service it has unpacked already.
+
+/** How gzip files begin (RFC 1952, 2.3.1). No model does: graphs begin with 8, textures with the length of a header. */
+const MAGIC = [0x1f, 0x8b, 0x08];
 
 /**
- * @param {Uint8Array | DataView | ArrayBuffer} content - gzip'd
+ * Content without gzip, whether it had been gzip'd or not.
+ *
+ * @param {Uint8Array | DataView | ArrayBuffer} content
  * @returns {Promise<Uint8Array>}
  */
 export async function gunzipped(content) {
-  const stream = new Blob([content]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const bytes = bytesOf(content);
+  if (MAGIC.some((value, place) => bytes[place] !== value)) return bytes;
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** @returns {Uint8Array} the same memory */
+function bytesOf(content) {
+  return ArrayBuffer.isView(content)
+    ? new Uint8Array(content.buffer, content.byteOffset, content.byteLength)
+    : new Uint8Array(content);
 }

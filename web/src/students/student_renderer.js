@@ -45,8 +45,8 @@ export class StudentRenderer {
    * Start a worker with a student in it.
    *
    * @param {object} files
-   * @param {Uint8Array} files.runtime - onnxruntime-web's WebAssembly, gzip'd
-   * @param {Uint8Array} files.model - the student's ONNX graph, gzip'd
+   * @param {Uint8Array} files.runtime - onnxruntime-web's WebAssembly, gzip'd or not
+   * @param {Uint8Array} files.model - the student's ONNX graph, gzip'd or not
    * @param {number} [files.threads] - more than one only where the page is cross-origin isolated
    * @returns {Promise<StudentRenderer>}
    */

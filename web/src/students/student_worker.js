@@ -20,7 +20,7 @@ async function open({ runtime, model, threads }) {
   const [wasmBinary, graph] = await Promise.all([gunzipped(runtime), gunzipped(model)]);
   const unpacked = performance.now();
   // The runtime comes with the request: onnxruntime-web would otherwise fetch it from where it was published.
-  Object.assign(ort.env.wasm, { wasmBinary: wasmBinary.buffer, numThreads: threads });
+  Object.assign(ort.env.wasm, { wasmBinary, numThreads: threads });
   ort.env.logLevel = "error";
   const session = await ort.InferenceSession.create(graph, {
     executionProviders: ["wasm"],
