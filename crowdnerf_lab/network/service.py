@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
+from crowdnerf_lab.network import browser_ue_routes
 from crowdnerf_lab.network.api import events_routes, service_routes
 from crowdnerf_lab.network.api.context import RequestRates, Service
 from crowdnerf_lab.network.api.database import Database
@@ -56,6 +57,7 @@ ROUTERS = (
     contributions_routes.router,
     events_routes.router,
     delivery_routes.router,
+    browser_ue_routes.router,
     service_routes.router,
 )
 

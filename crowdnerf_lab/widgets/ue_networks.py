@@ -1,0 +1,239 @@
+"""The network that a browser UE in a notebook talks to: played by the kernel, or a service that runs."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from crowdnerf_lab.catalogue.artefact import Artefact
+from crowdnerf_lab.fields.baked import BakedField
+from crowdnerf_lab.findings import first_finding
+from crowdnerf_lab.network.links.link_profiles import LINKS
+from crowdnerf_lab.network.models.browser_models import packed, unpacked_model
+from crowdnerf_lab.network.ue import load_artefact
+from crowdnerf_lab.network.views.render_process import as_picture, loaded_field
+from crowdnerf_lab.network.views.served_fields import best_field
+from crowdnerf_lab.network.views.view_codecs import MEDIA_TYPES, EncodedView, encode_picture
+from crowdnerf_lab.network.views.view_documents import ViewDocument
+from crowdnerf_lab.network.views.view_engine import render_and_encode
+from crowdnerf_lab.network.views.view_request import ViewError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from crowdnerf_lab.fields.field import RadianceField
+
+JOINING = {
+    "device": "a browser beside a notebook",
+    "operating_system": "web",
+    "consent": {"train": False, "publish": False},
+}
+TIMEOUT_S = 60.0
+
+
+class BrowserUEError(ValueError):
+    """What a browser UE asked for and cannot have; the message says why and what to do."""
+
+
+class UENetwork(Protocol):
+    """What a browser UE asks of the network. Called from threads of the widget's own."""
+
+    def event(self) -> Mapping[str, Any]:
+        """event, version, cards (as JSON documents), links (profiles to simulate)."""
+        ...
+
+    def model(self, name: str) -> bytes:
+        """What the browser runs of a model, gzip'd."""
+        ...
+
+    def probe(self, name: str) -> bytes:
+        """The network's picture of the model's first probe view, PNG."""
+        ...
+
+    def view(self, document: Mapping[str, Any]) -> EncodedView:
+        """The view of a `ViewDocument`."""
+        ...
+
+    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+        """The same view as this machine draws it with a model [h w 3]; None where the model is not on it."""
+        ...
+
+
+def links() -> list[dict[str, Any]]:
+    """The links that a page can simulate."""
+    return [asdict(profile) for profile in LINKS.values()]
+
+
+class KernelNetwork:
+    """The kernel as the network: it offers artefacts, and renders views from a field.
+
+    field: what views are rendered from; None: the best baked field among the artefacts, as the service does.
+    """
+
+    def __init__(
+        self, artefacts: Sequence[Artefact], *, event: str, field: "RadianceField | BakedField | None" = None
+    ) -> None:
+        self.artefacts = {artefact.card.name: artefact for artefact in artefacts}
+        self._event, self._field = event, field
+        if not artefacts:
+            raise BrowserUEError("there are no artefacts for the browser to choose from; build some (notebook 6)")
+        if field is None and not best_field(artefacts):
+            raise BrowserUEError("no baked field is among the artefacts to render the network's views; give field=...")
+
+    def event(self) -> Mapping[str, Any]:
+        cards = [artefact.card.model_dump(mode="json") for artefact in self.artefacts.values()]
+        return {"event": self._event, "version": None, "cards": cards, "links": links()}
+
+    def model(self, name: str) -> bytes:
+        return packed(unpacked_model(self._named(name)))
+
+    def probe(self, name: str) -> bytes:
+        artefact = self._named(name)
+        return (artefact.folder / artefact.card.probes[0].path).read_bytes()
+
+    def view(self, document: Mapping[str, Any]) -> EncodedView:
+        asked = _checked(document)
+        request, field = asked.request(), self._served
+        if not isinstance(field, BakedField):
+            return render_and_encode(field, request, format=asked.format, quality=asked.quality)
+        started = time.perf_counter()
+        image = field.render_image(
+            request.pose, request.focal, centre=request.centre, width=request.width, height=request.height
+        )
+        rendered = time.perf_counter()
+        content = encode_picture(as_picture(image), format=asked.format, quality=asked.quality)
+        encoded = time.perf_counter()
+        return EncodedView(
+            content=content,
+            media_type=MEDIA_TYPES[asked.format],
+            width=request.width,
+            height=request.height,
+            render_ms=1e3 * (rendered - started),
+            encode_ms=1e3 * (encoded - rendered),
+        )
+
+    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+        request = _checked(document).request()
+        model = load_artefact(self._named(name).folder)
+        return model.render(request.pose, request.focal, request.centre, width=request.width, height=request.height)
+
+    @cached_property
+    def _served(self) -> "RadianceField | BakedField":
+        return self._field or loaded_field(best_field(self.artefacts.values())[0].folder)[0]
+
+    def _named(self, name: str) -> Artefact:
+        if name not in self.artefacts:
+            known = ", ".join(self.artefacts)
+            raise BrowserUEError(f"there is no model {name!r:.160}; there are {known}")
+        return self.artefacts[name]
+
+
+class ServiceNetwork:
+    """A service as the network, with the kernel as the browser's radio: a notebook's page may not reach other hosts.
+
+    url: of the service. join_code: where the event wants one.
+    """
+
+    def __init__(self, url: str, *, event: str, join_code: str | None = None) -> None:
+        self._url, self._event, self._join_code = url.rstrip("/"), event, join_code
+
+    def event(self) -> Mapping[str, Any]:
+        latest = self._asked("GET", f"{self._place}/versions/latest")
+        cards = self._asked("GET", self._version).json()["cards"] if latest.content else []
+        return {"event": self._event, "version": self._number, "cards": cards, "links": links()}
+
+    def model(self, name: str) -> bytes:
+        return packed(self._asked("GET", f"{self._version}/artefacts/{name}/browser").content)
+
+    def probe(self, name: str) -> bytes:
+        return self._asked("GET", f"{self._version}/artefacts/{name}/files/probe_0.png").content
+
+    def view(self, document: Mapping[str, Any]) -> EncodedView:
+        answer = self._asked("POST", f"{self._place}/views", json=dict(document))
+        timing = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
+        return EncodedView(
+            content=answer.content,
+            media_type=answer.headers["content-type"],
+            width=int(answer.headers["x-view-width"]),
+            height=int(answer.headers["x-view-height"]),
+            render_ms=float(timing["render"]),
+            encode_ms=float(timing["encode"]),
+        )
+
+    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+        return None
+
+    @property
+    def _place(self) -> str:
+        return f"/events/{self._event}"
+
+    @property
+    def _version(self) -> str:
+        return f"{self._place}/versions/{self._number}"
+
+    @cached_property
+    def _number(self) -> int:
+        answer = self._asked("GET", f"{self._place}/versions/latest")
+        if not answer.content:
+            raise BrowserUEError(f"{self._event} at {self._url} has no models yet; wait for its first version")
+        return int(answer.json()["version"])
+
+    @cached_property
+    def _client(self) -> "httpx.Client":
+        import httpx
+
+        client = httpx.Client(base_url=self._url, timeout=TIMEOUT_S, trust_env=False)
+        joined = client.post(f"{self._place}/ues", json=JOINING | {"join_code": self._join_code})
+        client.headers["Authorization"] = f"Bearer {_granted(joined).json()['token']}"
+        return client
+
+    def _asked(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> "httpx.Response":
+        return _granted(self._client.request(method, path, json=json))
+
+
+def _checked(document: Mapping[str, Any]) -> ViewDocument:
+    try:
+        return ViewDocument.model_validate(document)
+    except ValidationError as error:
+        raise ViewError(f"the view that was asked for is none: {first_finding(error)}") from error
+
+
+def _granted(answer: "httpx.Response") -> "httpx.Response":
+    """An answer that is no refusal. Raises BrowserUEError in the service's own words."""
+    if answer.is_success:
+        return answer
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = f"status {answer.status_code}"
+    raise BrowserUEError(f"{answer.request.method} {answer.request.url}: {detail}")
+
+
+def network_of(
+    source: Any, *, event: str, field: "RadianceField | BakedField | None", join_code: str | None
+) -> UENetwork:
+    """The network that a workbench, a service, its URL, or artefacts make. Raises BrowserUEError for anything else."""
+    if isinstance(source, str):
+        return ServiceNetwork(source, event=event, join_code=join_code)
+    if hasattr(source, "url"):  # a RunningService, whose module needs the extra `network`
+        return ServiceNetwork(source.url, event=event, join_code=join_code)
+    if hasattr(source, "artefacts") and callable(source.artefacts):  # a Workbench, whose module loads torch
+        return KernelNetwork(source.artefacts(), event=event, field=field)
+    if isinstance(source, Path):
+        from crowdnerf_lab.catalogue.artefact import open_artefact
+
+        folders = sorted(card.parent for card in source.glob("*/card.json"))
+        return KernelNetwork([open_artefact(folder) for folder in folders], event=event, field=field)
+    if isinstance(source, Artefact):
+        return KernelNetwork([source], event=event, field=field)
+    if isinstance(source, Sequence) and all(isinstance(each, Artefact) for each in source):
+        return KernelNetwork(source, event=event, field=field)
+    raise BrowserUEError(
+        f"a browser UE cannot be served by {type(source).__name__}; give a workbench, a service, its URL, or artefacts"
+    )
