@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crowdnerf_lab import figures
+    from crowdnerf_lab import figures, widgets
     from crowdnerf_lab.cameras import Cameras, look_at, pinhole
     from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, write_captures
     from crowdnerf_lab.captures.clocks.synchronisation import synchronise
@@ -182,6 +182,7 @@ __all__ = [
     "uncertainty_of_view",
     "untrained_student",
     "verify",
+    "widgets",
     "write_artefact",
     "write_captures",
     "write_colmap",
@@ -189,7 +190,7 @@ __all__ = [
     "write_transforms",
 ]
 
-_MODULES = ("figures",)
+_MODULES = ("figures", "widgets")
 _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
