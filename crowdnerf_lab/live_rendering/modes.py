@@ -18,7 +18,7 @@ from crowdnerf_lab.live_rendering.sources import Channel, LiveRenderingError, Mo
 Mode = Literal["colour", "depth", "opacity", "uncertainty", "occupancy", "as taken"]
 """A channel of `sources`, or "as taken": colours as the phone that took a certain photo would show them."""
 Picture = NDArray[np.uint8]
-NEAREST, FARTHEST = 0.2, 4.0
+NEAREST, FARTHEST = 0.25, 2.5
 """Distances in radii of the scene between which depth has colours."""
 UNKNOWN_RADIUS = 10.0
 """Metres, for models that do not tell the scene's."""

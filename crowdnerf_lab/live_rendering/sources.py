@@ -16,7 +16,7 @@ Channels, float32 [rows, width, numbers]:
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class LiveRenderingError(ValueError):
     """A model, a mode or a path that cannot be shown; the message says why and what to do."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Something that a view can be drawn from.
 
@@ -225,7 +226,7 @@ Model = RadianceField | BakedField | LightField | LocalModel | FixedPictures
 """What can be shown live."""
 
 
-def source_of(model: Model, *, scene: PosedScene | None = None, threads: int | None = None) -> Source:
+def source_of(model: object, *, scene: PosedScene | None = None, threads: int | None = None) -> Source:
     """How a model is drawn. Raises LiveRenderingError for one that is none."""
     if isinstance(model, BakedField):
         return BakedSource(model, threads=threads)
