@@ -33,7 +33,7 @@ const COPIES = {
 
 /** Files that go along with an entry gzip'd: name -> sources. */
 const COMPRESSED = {
-  runtime: ["node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm"],
+  runtime: ["node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", "NOTICES.onnxruntime-web"],
 };
 
 /** What every bundle is made with; browsers of 2022 and later have all of it. */

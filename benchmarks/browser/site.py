@@ -11,10 +11,15 @@ from crowdnerf_lab.widgets.built import STATIC
 
 PAGE = b'<!doctype html><meta charset="utf-8"><title>A page</title><link rel="icon" href="data:,">'
 
+ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+
 
 @contextmanager
-def site_of(files: Mapping[str, bytes]) -> Iterator[str]:
-    """The address of the page; NAME in it is files[NAME], or else the built file of that name."""
+def site_of(files: Mapping[str, bytes], *, isolated: bool = False) -> Iterator[str]:
+    """The address of the page; NAME in it is files[NAME], or else the built file of that name.
+
+    isolated: from other origins, so that WebAssembly may use threads.
+    """
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -24,6 +29,8 @@ def site_of(files: Mapping[str, bytes]) -> Iterator[str]:
             self.send_response(404 if content is None else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content or b"")))
+            for name, value in ISOLATION.items() if isolated else ():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content or b"")
 

@@ -33,11 +33,11 @@ CAMERAS = toy_cameras(3, width=WIDTH, height=HEIGHT)
 FLOAT, INTEGER = 1e-3, 0.05
 """Largest differences of colours in [0, 1]. Integers of another order of summation may round to the next step."""
 
-DRAW = """async ([name, cameras]) => {
+DRAW = """async ([name, cameras, threads = 1]) => {
   const { StudentRenderer } = await import("/renderers.js");
   const got = async (file) => new Uint8Array(await (await fetch(file)).arrayBuffer());
   const [runtime, model] = await Promise.all([got("/ort-wasm-simd-threaded.wasm.gz"), got("/" + name)]);
-  const student = await StudentRenderer.open({ runtime, model });
+  const student = await StudentRenderer.open({ runtime, model, threads });
   try {
     const drawn = await Promise.all(cameras.map((camera) => student.render(camera)));
     const asLists = ({ ms, image, pixels }) => ({ ms, image: [...image], pixels: [...pixels], ...student.opened });
@@ -160,6 +160,16 @@ def test_a_coded_student_is_the_same_there_whether_fetch_unpacked_it_or_not(shel
         (drawn,) = shelf.pages.open(url).evaluate(DRAW, ["student", [camera_of(0)]])
     image = np.array(drawn["image"]).reshape(HEIGHT, WIDTH, 3)
     assert np.abs(image - by_onnx_runtime(path.read_bytes())).max() < FLOAT
+
+
+@pytest.mark.parametrize(("isolated", "threads"), [(True, 2), (False, 1)])
+def test_threads_are_used_where_the_page_may_have_them(shelf: Shelf, isolated: bool, threads: int) -> None:
+    graph = shelf.graph("ray_mlp").read_bytes()
+    with site_of({"student": packed(graph)}, isolated=isolated) as url:
+        (drawn,) = shelf.pages.open(url).evaluate(DRAW, ["student", [camera_of(0)], 2])
+    assert drawn["threads"] == threads
+    image = np.array(drawn["image"]).reshape(HEIGHT, WIDTH, 3)
+    assert np.abs(image - by_onnx_runtime(graph)).max() < FLOAT
 
 
 def test_what_is_no_student_is_refused(shelf: Shelf) -> None:

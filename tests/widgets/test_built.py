@@ -61,6 +61,7 @@ def test_the_runtime_is_web_assembly_with_its_licence_beside_it() -> None:
     licence = built_file("LICENSE.onnxruntime-web").read_text()
     assert "MIT License" in licence
     assert "Microsoft" in licence
+    assert b"protobuf" in gzip.decompress(built_file("NOTICES.onnxruntime-web.gz").read_bytes())
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".js", ".html", ".css"))])
