@@ -92,9 +92,9 @@ class TrainingControl:
     def watch(self, watcher: Watcher, *, share: float | None = None) -> None:
         """Call `watcher` with the moment after every step, in the thread that trains.
 
-        share: call it only while all its calls together took at most this fraction of the training time since it
-        watches (0.1: it slows training by a tenth at most, once a call is short against the whole). A watcher that
-        raises an exception is not called again; training goes on.
+        share: call it only as long as all its calls together, with another one that takes as long as the last, take at
+        most this fraction of the training time since it watches; the first call is free. With 0.1 training is slower
+        by a tenth at most. A watcher that raises an exception is not called again; training goes on.
         """
         if share is not None and not share > 0:
             raise ValueError(f"share is a fraction of the training time and must be above 0, got {share}")
@@ -121,15 +121,17 @@ class _Watching:
 
     def __init__(self, watcher: Watcher, share: float | None) -> None:
         self.watcher, self.share = watcher, share
-        self.spent = 0.0
+        self.spent = self.last = 0.0
+        """Seconds of all its calls, and of the last one."""
         self.since: float | None = None
         """Training clock at its first moment."""
 
     def tell(self, moment: TrainingMoment) -> None:
         if self.since is None:
             self.since = moment.seconds
-        if self.share is not None and self.spent > self.share * (moment.seconds - self.since):
+        if self.share is not None and self.spent + self.last > self.share * (moment.seconds - self.since):
             return
         started = time.perf_counter()
         self.watcher(moment)
-        self.spent += time.perf_counter() - started
+        self.last = time.perf_counter() - started
+        self.spent += self.last
