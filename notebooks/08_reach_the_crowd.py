@@ -33,7 +33,8 @@ preset = "standard"
 
 # %%
 bench = cn.open_workbench(preset)
-service = cn.service_of(bench, broadcast=BroadcastSettings(rate_mbit_s=20, most_bytes=400_000))
+on_air = BroadcastSettings(rate_mbit_s=20, most_bytes=400_000)
+service = cn.service_of(bench, home="crowd_service", broadcast=on_air)
 await until_it_renders(service.url, bench.request(0))
 print(httpx.get(f"{service.url}/health").json()["status"])
 

@@ -31,15 +31,21 @@ AT_ONCE = 8
 """Uploads under way at a time."""
 
 
-def service_of(bench: Workbench, *, broadcast: BroadcastSettings | None = None) -> RunningService:
-    """A service whose event offers the artefacts of notebook 6; it trains nothing. broadcast: and sends them to all."""
-    home, offered = bench.root / "service", bench.artefacts()
-    end_server(home)
-    catalogue = Catalogue(home / "catalogue")
+def service_of(
+    bench: Workbench, *, home: str = "service", broadcast: BroadcastSettings | None = None
+) -> RunningService:
+    """A service whose event offers the artefacts of notebook 6; it trains nothing. broadcast: and sends them to all.
+
+    home: its folder on the bench. A server that is still there ends: notebooks that are open at the same time have
+    folders of their own.
+    """
+    folder, offered = bench.root / home, bench.artefacts()
+    end_server(folder)
+    catalogue = Catalogue(folder / "catalogue")
     held = catalogue.artefacts(EVENT) if EVENT in catalogue.events() else ()
     if {each.card.name: each.card for each in held} != {each.card.name: each.card for each in offered}:
         catalogue.publish(offered, event=EVENT, note="the ladder of notebook 6")
-    return serve(home, events=(EVENT,), settings=ServiceSettings(home, train=False, broadcast=broadcast))
+    return serve(folder, events=(EVENT,), settings=ServiceSettings(folder, train=False, broadcast=broadcast))
 
 
 def live_service_of(bench: Workbench) -> RunningService:
