@@ -9,15 +9,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crowdnerf_lab.fields.appearance import Appearance
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.live_rendering.adaptive import AdaptiveResolution
 from crowdnerf_lab.live_rendering.frame import Frame, Look
-from crowdnerf_lab.live_rendering.modes import Legend, Mode
+from crowdnerf_lab.live_rendering.modes import Legend, Mode, radius_of
 from crowdnerf_lab.live_rendering.painting import Painter
-from crowdnerf_lab.live_rendering.sources import Model
+from crowdnerf_lab.live_rendering.sources import Model, Training, source_of
+from crowdnerf_lab.live_rendering.stand_in import stand_in_for
+from crowdnerf_lab.live_rendering.training_source import QUIET_S, TrainingSource
 from crowdnerf_lab.network.views.view_request import ViewRequest
 from crowdnerf_lab.scene import PosedScene
 
@@ -49,6 +51,9 @@ class LiveRenderer:
     taken". stand_in: a baked field of the same scene to show while moving, or whether one is baked in the background
     (a few seconds, for an SH grid); until it is there the model itself is drawn.
 
+    Given a TrainingControl or a training board, it shows what the fit has learned, a few times a second for a tenth of
+    the training time at most, and sharply once that has ended. on_frame is then called in the thread that trains, too.
+
     Raises LiveRenderingError for a model that cannot be shown.
     """
 
@@ -65,17 +70,19 @@ class LiveRenderer:
     ) -> None:
         self.settings = settings or LiveSettings()
         self._on_frame, self._on_error = on_frame, on_error
+        threads = self.settings.threads
+        self._training = TrainingSource(model, draw=self._draw_between_steps) if isinstance(model, Training) else None
         self._painter = Painter(
-            model,
+            self._training or source_of(model, scene=scene, threads=threads),
             resolution=AdaptiveResolution(self.settings.frames_per_second),
-            scene=scene,
+            radius=radius_of(model, scene=scene),
             appearance=appearance,
-            stand_in=stand_in,
-            threads=self.settings.threads,
+            stand_in=stand_in_for(model, stand_in, threads=threads),
         )
         self._changed = threading.Condition()
         self._painting = threading.Lock()
         self._look: Look | None = None
+        self._last_look: Look | None = None
         self._on_its_way: set[int] = set()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="live rendering", daemon=True)
@@ -106,7 +113,7 @@ class LiveRenderer:
         look = Look(view, mode, photo, moving, number)
         self._painter.check(look)
         with self._changed:
-            self._look = look
+            self._look = self._last_look = look
             self._changed.notify_all()
 
     def shown(self, serial: int) -> None:
@@ -150,10 +157,26 @@ class LiveRenderer:
                 if self._on_error is not None:
                     self._on_error(f"{type(error).__name__}: {error}")
 
-    def _next(self) -> Look | None:
-        """The newest look, once there is one and a frame may be sent; None when closed."""
+    def _draw_between_steps(self) -> None:
+        """In the thread that trains: the last look again, since the field has changed. What is shown is sharpened by
+        the renderer's own thread once training is quiet."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._look is not None)
+            self._look = look = self._last_look
+        # Frames go out even if none is reported: no report arrives while a fit keeps the notebook's main thread.
+        if look is None or self._closed or not self._painting.acquire(blocking=False):
+            return
+        try:
+            frame = self._painter.soon(look, keep_going=lambda: not self._closed)
+        finally:
+            self._painting.release()
+        if frame is not None:
+            self._send(replace(frame, final=False))
+
+    def _next(self) -> Look | None:
+        """The newest look, once there is one, nothing trains, and a frame may be sent; None when closed."""
+        with self._changed:
+            while not self._closed and (self._look is None or self._trains):
+                self._changed.wait(timeout=QUIET_S / 4 if self._trains else None)
         self._wait_to_send()
         with self._changed:
             look, self._look = self._look, None
@@ -177,6 +200,10 @@ class LiveRenderer:
             if frame is None or not self._still_wanted():
                 return
             self._send(frame)
+
+    @property
+    def _trains(self) -> bool:
+        return self._training is not None and not self._training.quiet
 
     def _still_wanted(self) -> bool:
         return self._look is None and not self._closed

@@ -14,6 +14,7 @@ from crowdnerf_lab.fields.appearance import Appearance
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.fields.grid_field import GridField
 from crowdnerf_lab.live_rendering.sources import Channel, LiveRenderingError, Model, Rows, Source
+from crowdnerf_lab.scene import PosedScene
 
 Mode = Literal["colour", "depth", "opacity", "uncertainty", "occupancy", "as taken"]
 """A channel of `sources`, or "as taken": colours as the phone that took a certain photo would show them."""
@@ -49,8 +50,10 @@ def modes_of(source: Source, *, appearance: Appearance | None) -> tuple[Mode, ..
     return (*source.channels, *(("as taken",) if appearance is not None else ()))
 
 
-def radius_of(model: Model) -> float:
-    """Mean half size of the scene's bounds in metres, as far as the model knows it."""
+def radius_of(model: Model, *, scene: PosedScene | None) -> float:
+    """Mean half size of the scene's bounds in metres, as far as it is known."""
+    if scene is not None:
+        return float(scene.bounds.half_size.mean())
     if isinstance(model, GridField):
         return model.radius
     return float(model.half_size.mean()) if isinstance(model, BakedField) else UNKNOWN_RADIUS

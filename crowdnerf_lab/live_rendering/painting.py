@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from crowdnerf_lab.fields.appearance import Appearance
-from crowdnerf_lab.fields.baked import BakedField
-from crowdnerf_lab.fields.sh_grid import SHGrid
 from crowdnerf_lab.live_rendering.adaptive import AdaptiveResolution, RayRate, refinement_scales
 from crowdnerf_lab.live_rendering.frame import Frame, Look
-from crowdnerf_lab.live_rendering.modes import Legend, Mode, channel_of, legend_of, modes_of, picture_of, radius_of
-from crowdnerf_lab.live_rendering.sources import Channel, LiveRenderingError, Model, Rows, Source, source_of
+from crowdnerf_lab.live_rendering.modes import Legend, Mode, channel_of, legend_of, modes_of, picture_of
+from crowdnerf_lab.live_rendering.sources import Channel, LiveRenderingError, Rows, Source
 from crowdnerf_lab.live_rendering.stand_in import StandIn
 from crowdnerf_lab.network.views.view_request import ViewRequest
-from crowdnerf_lab.scene import PosedScene
 
 BAND_S = 0.025
 """Seconds that a band of rows should take: how soon a drawing notices that it is not wanted any more."""
@@ -31,27 +28,20 @@ KeepGoing = Callable[[], bool]
 
 
 class Painter:
-    """See the module. stand_in: a baked field of the same scene, or whether one is baked. resolution: of frames while
-    moving. Not for several threads at once."""
+    """See the module. resolution: of frames while moving. radius: of the scene, metres. appearance: for "as taken".
+    stand_in: of the same scene, for moving views. Not for several threads at once."""
 
     def __init__(
         self,
-        model: Model,
+        source: Source,
         *,
         resolution: AdaptiveResolution,
-        scene: PosedScene | None = None,
+        radius: float,
         appearance: Appearance | None = None,
-        stand_in: BakedField | bool = False,
-        threads: int | None = None,
+        stand_in: StandIn | None = None,
     ) -> None:
-        self.resolution = resolution
-        self._source = source_of(model, scene=scene, threads=threads)
-        self._appearance, self._radius = appearance, radius_of(model)
-        self._stand_in: StandIn | None = None
-        if isinstance(stand_in, BakedField):
-            self._stand_in = StandIn(stand_in, threads=threads)
-        elif stand_in and isinstance(model, SHGrid):
-            self._stand_in = StandIn(model, threads=threads)
+        self.resolution, self.stand_in = resolution, stand_in
+        self._source, self._radius, self._appearance = source, radius, appearance
         self._rates: dict[tuple[Source, Channel], RayRate] = {}
         self._serials = itertools.count()
 
@@ -59,11 +49,6 @@ class Painter:
     def modes(self) -> tuple[Mode, ...]:
         """The modes in which the model can be shown."""
         return modes_of(self._source, appearance=self._appearance)
-
-    @property
-    def stand_in(self) -> StandIn | None:
-        """What may be drawn while moving."""
-        return self._stand_in
 
     def legend(self, mode: Mode) -> Legend | None:
         """What the colours of a mode mean; None where they are the scene's own."""
@@ -103,7 +88,7 @@ class Painter:
         return frame
 
     def _quickest(self, look: Look) -> Source:
-        ready = self._stand_in.ready if self._stand_in is not None else None
+        ready = self.stand_in.ready if self.stand_in is not None else None
         return ready if ready is not None and channel_of(look.mode) in ready.channels else self._source
 
     def _moving_scale(self, look: Look) -> float:
@@ -124,8 +109,8 @@ class Painter:
             return None
         picture = picture_of(values, look.mode, radius=self._radius, appearance=self._appearance, photo=look.photo)
         seconds = time.perf_counter() - started
-        if self._stand_in is not None:
-            self._stand_in.start()  # only now: the first picture needs all cores
+        if self.stand_in is not None:
+            self.stand_in.start()  # only now: the first picture needs all cores
         rate.drew(view.width * view.height, seconds=seconds)
         return Frame(
             picture=picture,

@@ -13,9 +13,9 @@ from crowdnerf_lab.fields.appearance import Appearance
 from crowdnerf_lab.files import write_atomically
 from crowdnerf_lab.live_rendering.adaptive import AdaptiveResolution
 from crowdnerf_lab.live_rendering.frame import Look
-from crowdnerf_lab.live_rendering.modes import Mode, Picture
+from crowdnerf_lab.live_rendering.modes import Mode, Picture, radius_of
 from crowdnerf_lab.live_rendering.painting import Painter
-from crowdnerf_lab.live_rendering.sources import LiveRenderingError, Model
+from crowdnerf_lab.live_rendering.sources import LiveRenderingError, Model, source_of
 from crowdnerf_lab.network.views.view_request import ViewRequest
 from crowdnerf_lab.scene import PosedScene
 
@@ -52,7 +52,12 @@ def record_path(
         raise LiveRenderingError(f"{file} is neither an .mp4 nor a .gif; name one of these")
     if not views:
         raise LiveRenderingError(f"no views to record to {file}; make some with camera_path")
-    painter = Painter(model, resolution=AdaptiveResolution(frames_per_second), scene=scene, appearance=appearance)
+    painter = Painter(
+        source_of(model, scene=scene),
+        resolution=AdaptiveResolution(frames_per_second),
+        radius=radius_of(model, scene=scene),
+        appearance=appearance,
+    )
     looks = [Look(view, mode, photo, moving=False) for view in views]
     for look in looks:
         painter.check(look)

@@ -36,6 +36,7 @@ from crowdnerf_lab.network.ue import LocalModel
 from crowdnerf_lab.network.views.view_request import ViewRequest
 from crowdnerf_lab.rays import Rays, image_rays
 from crowdnerf_lab.scene import PosedScene
+from crowdnerf_lab.training_control import Watcher
 from crowdnerf_lab.uncertainty import Evidence, EvidenceSettings, gather_evidence, uncertainty_of
 
 Channel = Literal["colour", "depth", "opacity", "uncertainty", "occupancy"]
@@ -222,7 +223,16 @@ class PictureSource:
         return np.asarray(shown, np.float32)[first:last] / np.float32(255)
 
 
-Model = RadianceField | BakedField | LightField | LocalModel | FixedPictures
+@runtime_checkable
+class Training(Protocol):
+    """A fit() that runs, or will: a TrainingControl, or a training board."""
+
+    def watch(self, watcher: Watcher, *, share: float | None = None) -> None:
+        """See TrainingControl.watch."""
+        ...
+
+
+Model = RadianceField | BakedField | LightField | LocalModel | FixedPictures | Training
 """What can be shown live."""
 
 
@@ -240,5 +250,5 @@ def source_of(model: object, *, scene: PosedScene | None = None, threads: int | 
         return FieldSource(model, scene=scene)
     raise LiveRenderingError(
         f"a {type(model).__name__} cannot be shown; give a radiance field, a baked field, a light field, a model that "
-        "load_artefact returned, or FixedPictures"
+        "load_artefact returned, FixedPictures, or (live) the control of a fit"
     )

@@ -46,3 +46,10 @@ class StandIn:
             self._ready = BakedSource(baked, threads=self._threads)
         except Exception:  # the view goes on without it
             log.exception("no baked field stands in for the moving view; it stays as slow as the field itself")
+
+
+def stand_in_for(model: object, given: BakedField | bool, *, threads: int | None = None) -> StandIn | None:
+    """What stands in for a model: the baked field that is given for it; else, if it may and can be baked, its own."""
+    if isinstance(given, BakedField):
+        return StandIn(given, threads=threads)
+    return StandIn(model, threads=threads) if given and isinstance(model, SHGrid) else None

@@ -76,4 +76,6 @@ def test_modes_are_those_that_the_model_has():
 
 
 def test_the_radius_is_the_scenes():
-    assert radius_of(random_grid()) == pytest.approx(float(small_scene().bounds.half_size.mean()))
+    radius = pytest.approx(float(small_scene().bounds.half_size.mean()))
+    assert radius_of(random_grid(), scene=None) == radius
+    assert radius_of(ToyField(), scene=small_scene()) == radius
