@@ -248,7 +248,7 @@ def test_textures_whose_cells_point_outside_are_refused(baked: BakedField, tmp_p
 
 
 def test_a_baked_field_is_no_texture_file(baked: BakedField, tmp_path: Path) -> None:
-    with pytest.raises(BrickTexturesError, match=r"not 'crowdnerf_lab\.brick_textures/1'"):
+    with pytest.raises(BrickTexturesError, match=r"not 'crowdnerf_lab\.brick_textures/2'"):
         BrickTextures.load(baked.save(tmp_path / "field.safetensors"))
 
 

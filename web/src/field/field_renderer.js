@@ -127,7 +127,7 @@ export class FieldRenderer {
     const gl = this.#gl;
     this.#checkLimits();
     this.#uniforms.clear();
-    this.#program = programOf(gl, this.#textures.units.length / 4 - 1);
+    this.#program = programOf(gl, this.#textures.units.length / 4);
     gl.useProgram(this.#program);
     gl.bindVertexArray(gl.createVertexArray());
     this.#upload();
@@ -159,10 +159,11 @@ export class FieldRenderer {
     const gl = this.#gl;
     const field = this.#textures;
     const [depth, height, width] = field.bricksShape;
-    const units = Array.from({ length: field.units.length / 4 }, (_, j) => [...field.units.subarray(4 * j, 4 * j + 3)]);
+    const texels = field.units.length / 4;
+    const units = Array.from({ length: texels }, (_, j) => [...field.units.subarray(4 * j, 4 * j + 3)]);
     const kinds = INTERVALS.map((parts, k) => {
       const v = parts + 1;
-      return [v, Math.floor(width / v), Math.floor(height / v), field.kind_begins[k]];
+      return [v, Math.floor(width / (texels * v)), Math.floor(height / v), field.kind_begins[k]];
     });
     gl.uniform1i(this.#at("cells"), CELLS);
     gl.uniform1i(this.#at("bricks"), BRICKS);
@@ -171,7 +172,6 @@ export class FieldRenderer {
     gl.uniform1f(this.#at("cellsASide"), field.cellsASide);
     gl.uniform4fv(this.#at("kinds"), [0, 1, 1, 0, ...kinds.flat()]);
     gl.uniform3f(this.#at("texel"), 1 / width, 1 / height, 1 / depth);
-    if (units.length > 1) gl.uniform1f(this.#at("texelDepth"), field.texel_depth / depth);
     gl.uniform3fv(this.#at("units"), units.flat().map((unit) => 255 * unit));
     gl.uniform2f(this.#at("logDensity"), -field.zero_log_density * field.units[3], 255 * field.units[3]);
     gl.uniform1f(this.#at("densityScale"), field.density_scale);
@@ -255,9 +255,9 @@ function textureOf(gl, unit, { format: [internal, format, type], shape: [depth, 
   gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, 0, width, height, depth, format, type, values);
 }
 
-function programOf(gl, turning) {
+function programOf(gl, texels) {
   const program = gl.createProgram();
-  const defined = fragmentSource.replace("\n", `\n#define TURNING ${turning}\n`);
+  const defined = fragmentSource.replace("\n", `\n#define TEXELS ${texels}\n`);
   for (const [kind, source] of [[gl.VERTEX_SHADER, vertexSource], [gl.FRAGMENT_SHADER, defined]]) {
     const shader = gl.createShader(kind);
     gl.shaderSource(shader, source);

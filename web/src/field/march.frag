@@ -3,7 +3,7 @@
 // crowdnerf_lab/fields/brick_textures.py; the picture is that of crowdnerf_lab/kernels/bricks_cpu.py.
 //
 // Lengths are metres along the unit direction of the ray. "Box units": the box that is not contracted is [-1, 1]^3.
-// TURNING, the texels that turn with the direction of view, is 0 at SH degree 0 and 3 at degree 1.
+// TEXELS of a vertex: 1 at SH degree 0; 4 at degree 1, of which the last three turn with the direction of view.
 
 precision highp float;
 precision highp int;
@@ -20,10 +20,9 @@ uniform float height;           // pixels
 
 uniform vec3 centre, inverseHalf;  // of the box
 uniform float cellsASide;
-uniform vec4 kinds[4];       // by kind of brick: vertices a side, bricks across, bricks down, depth at which they begin
-uniform vec3 texel;          // of the atlas, in texture coordinates
-uniform float texelDepth;    // from one texel of a vertex to its next, in texture coordinates
-uniform vec3 units[TURNING + 1];  // of a whole sample's logits, 255 bytes
+uniform vec4 kinds[4];  // by kind of brick: vertices a side, bricks across, bricks down, depth at which they begin
+uniform vec3 texel;     // of the atlas, in texture coordinates
+uniform vec3 units[TEXELS];  // logits of 255 bytes
 uniform vec2 logDensity;     // of alpha: log density of 0, and of 1 less that of 0
 uniform float densityScale;  // per metre
 
@@ -34,6 +33,7 @@ layout(location = 0) out vec4 colour;
 layout(location = 1) out vec4 place;  // 24 bits of log(mean distance / near) / log(far / near), and opacity
 
 const float OPAQUE = 1.0 / 256.0;  // what passes then changes no byte by more than one
+const float ZERO = 128.0 / 255.0;      // the sample that stands for a logit of 0
 const float SH1 = 1.7320508;
 const float HIGHEST_LOG_DENSITY = 11.0;
 
@@ -43,8 +43,7 @@ float largest(vec3 p) { return max(p.x, max(p.y, p.z)); }
 vec3 contracted(vec3 p) {
   vec3 away = abs(p);
   float m = largest(away);
-  if (m <= 1.0) return p;
-  float inverse = 1.0 / m;
+  float inverse = 1.0 / max(m, 1.0);
   return p * mix(vec3(inverse), vec3((2.0 - inverse) * inverse), equal(away, vec3(m)));
 }
 
@@ -58,13 +57,12 @@ float clearance(vec3 p, float reach) {
   return 0.5 * min(reach, m - second);
 }
 
-// Where in the atlas, in texture coordinates, a cell's brick is to be sampled at `inside` [0, 1)^3 of the cell.
-vec3 brickAt(uint word, vec3 inside) {
-  vec4 kind = kinds[word >> 22u & 3u];
+// Where in the atlas, in texture coordinates, a brick is to be sampled at `inside` [0, 1)^3 of its cell.
+vec3 brickAt(uint word, vec4 kind, vec3 inside) {
   float number = float(word & 0x3fffffu);
   float row = floor((number + 0.5) / kind.y), layer = floor((row + 0.5) / kind.z);
-  vec3 corner = kind.x * vec3(number - row * kind.y, row - layer * kind.z, layer) + vec3(0.0, 0.0, kind.w);
-  return (corner + 0.5 + (kind.x - 1.0) * inside.zyx) * texel;
+  vec3 corner = kind.x * vec3(float(TEXELS) * (number - row * kind.y), row - layer * kind.z, layer);
+  return (corner + vec3(0.5, 0.5, 0.5 + kind.w) + (kind.x - 1.0) * inside.zyx) * texel;
 }
 
 vec4 packedPlace(float distance, float opacity) {
@@ -79,12 +77,11 @@ void main() {
   vec3 origin = (eye - centre) * inverseHalf, along = direction * inverseHalf;
   float perUnit = 1.0 / largest(abs(along));
   float size = 4.0 / cellsASide, perRatio = 1.0 / log2(ratio), middle = 0.5 * (1.0 + ratio);
-  vec3 turn[TURNING + 1];
-  vec3 dark = vec3(0.0);  // logits of bytes that are all zero
-  for (int j = 0; j <= TURNING; j++) {
-    turn[j] = units[j] * (j == 0 ? 1.0 : SH1 * direction[j - 1]);
-    dark -= turn[j] * (128.0 / 255.0);
-  }
+  vec3 base = units[0], dark = -ZERO * base;  // logits of whole samples, and of samples of zeros
+#if TEXELS == 4
+  vec3 turnX = SH1 * direction.x * units[1], turnY = SH1 * direction.y * units[2], turnZ = SH1 * direction.z * units[3];
+  dark -= ZERO * (turnX + turnY + turnZ);
+#endif
 
   vec3 light = vec3(0.0);
   float passes = 1.0, expected = 1.0, depth = 0.0;
@@ -95,7 +92,7 @@ void main() {
     float stretch = t * (ratio - 1.0) / parts;
     float at = t + (part + 0.5) * stretch;
     vec3 p = origin + at * along;
-    vec3 scaled = clamp((contracted(p) + 2.0) / size, 0.0, cellsASide - 0.001);
+    vec3 scaled = clamp(contracted(p) / size + 0.5 * cellsASide, 0.0, cellsASide - 0.001);
     vec3 cell = floor(scaled);
     uint word = texelFetch(cells, ivec3(cell.zyx), 0).r;
     bool empty = (word >> 22u & 3u) == 0u;
@@ -112,15 +109,18 @@ void main() {
       if (parts > 1.0) continue;
     }
     if (!empty) {
-      vec3 sampled = brickAt(word, scaled - cell);
-      vec4 base = texture(bricks, sampled);
-      float density = densityScale * exp(min(logDensity.x + logDensity.y * base.a, HIGHEST_LOG_DENSITY));
+      vec4 kind = kinds[word >> 22u & 3u];
+      vec3 where = brickAt(word, kind, scaled - cell);
+      vec4 found = textureLod(bricks, where, 0.0);
+      vec3 logit = dark + base * found.rgb;
+#if TEXELS == 4
+      float next = kind.x * texel.x;
+      logit += turnX * textureLod(bricks, vec3(where.x + next, where.yz), 0.0).rgb;
+      logit += turnY * textureLod(bricks, vec3(where.x + 2.0 * next, where.yz), 0.0).rgb;
+      logit += turnZ * textureLod(bricks, vec3(where.x + 3.0 * next, where.yz), 0.0).rgb;
+#endif
+      float density = densityScale * exp(min(logDensity.x + logDensity.y * found.a, HIGHEST_LOG_DENSITY));
       float through = exp(-density * stretch);
-      vec3 logit = dark + turn[0] * base.rgb;
-      for (int j = 1; j <= TURNING; j++) {
-        sampled.z += texelDepth;
-        logit += turn[j] * texture(bricks, sampled).rgb;
-      }
       float weight = passes * (1.0 - through);
       light += weight / (1.0 + exp(-logit));
       depth += weight * at;
