@@ -27,7 +27,7 @@ from tests.browser.chromium import running_chromium
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "runs" / "bench_artefacts"
 SIZES = {"XS": (200, 150), "S": (320, 240)}
-FRAMES, WARM = 30, 5
+FRAMES, WARM = 20, 3
 """Timed frames, and those before them."""
 
 TURNS = """async ([model, cameras, frames, warm]) => {

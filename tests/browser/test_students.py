@@ -172,6 +172,13 @@ def test_threads_are_used_where_the_page_may_have_them(shelf: Shelf, isolated: b
     assert np.abs(image - by_onnx_runtime(graph)).max() < FLOAT
 
 
+def test_a_closed_student_draws_no_more(shelf: Shelf) -> None:
+    closed = DRAW.replace("student.render(camera)", "(student.close(), student.render(camera))")
+    shelf.offered["student"] = packed(shelf.graph("ray_mlp").read_bytes())
+    with pytest.raises(Error, match=r"was closed; open it again"):
+        shelf.page.evaluate(closed, ["student", [camera_of(0)]])
+
+
 def test_what_is_no_student_is_refused(shelf: Shelf) -> None:
     with pytest.raises(Error, match=r"student|model"):
         shelf.drawn(b"nonsense")

@@ -16,9 +16,12 @@ export async function gunzipped(content) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** @returns {Uint8Array} the same memory */
+/**
+ * @param {ArrayBufferView | ArrayBuffer} content
+ * @returns {Uint8Array<ArrayBuffer>} the same memory
+ */
 function bytesOf(content) {
   return ArrayBuffer.isView(content)
-    ? new Uint8Array(content.buffer, content.byteOffset, content.byteLength)
+    ? new Uint8Array(/** @type {ArrayBuffer} */ (content.buffer), content.byteOffset, content.byteLength)
     : new Uint8Array(content);
 }

@@ -7,8 +7,8 @@ import workerSource from "./student_worker.js?bundled";
  *
  * @typedef {object} Camera
  * @property {ArrayLike<number>} cameraToWorld - [3 4], row after row; OpenCV axes, metres
- * @property {[number, number]} focal - pixels, of a picture of width x height
- * @property {[number, number]} centre - pixels
+ * @property {number[]} focal - along x and y, pixels of a picture of width x height
+ * @property {number[]} centre - principal point, pixels
  * @property {number} width
  * @property {number} height
  */
@@ -34,12 +34,15 @@ import workerSource from "./student_worker.js?bundled";
  * @property {number} ms - from the camera to the pixels, in the worker
  */
 
-/** Draws what a student shows a camera; its worker lives until `close`. */
+/** Draws what a student shows a camera; made by `StudentRenderer.open`, its worker lives until `close`. */
 export class StudentRenderer {
   #worker;
   #address;
+  /** @type {Map<number, {resolve: (answer: any) => void, reject: (reason: Error) => void}>} */
   #waiting = new Map();
   #requests = 0;
+  /** Why nothing more will be answered. */
+  #ended = "";
 
   /**
    * Start a worker with a student in it.
@@ -52,7 +55,7 @@ export class StudentRenderer {
    */
   static async open({ runtime, model, threads = 1 }) {
     const renderer = new StudentRenderer();
-    const usable = globalThis.crossOriginIsolated ? threads : 1;
+    const usable = globalThis.crossOriginIsolated ? threads : 1; // threads share memory, which other pages may not have
     try {
       renderer.opened = await renderer.#ask({ kind: "open", runtime, model, threads: usable });
     } catch (error) {
@@ -79,7 +82,7 @@ export class StudentRenderer {
    */
   async render({ cameraToWorld, focal, centre, width, height }) {
     const scale = [this.opened.width / width, this.opened.height / height];
-    const scaled = (pair) => pair.map((value, axis) => value * scale[axis]);
+    const scaled = (/** @type {number[]} */ pair) => pair.map((value, axis) => value * scale[axis]);
     const request = { cameraToWorld: Float32Array.from(cameraToWorld), focal: scaled(focal), centre: scaled(centre) };
     return this.#ask({ kind: "render", ...request });
   }
@@ -88,10 +91,12 @@ export class StudentRenderer {
   close() {
     this.#worker.terminate();
     URL.revokeObjectURL(this.#address);
-    this.#fail("the student was closed");
+    this.#fail("the student was closed; open it again");
   }
 
+  /** @param {object} request @returns {Promise<any>} */
   #ask(request) {
+    if (this.#ended) return Promise.reject(new Error(this.#ended));
     const id = ++this.#requests;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
@@ -100,13 +105,15 @@ export class StudentRenderer {
   }
 
   #settle({ id, answer, problem }) {
-    const { resolve, reject } = this.#waiting.get(id);
+    const asked = this.#waiting.get(id);
     this.#waiting.delete(id);
-    if (problem === undefined) resolve(answer);
-    else reject(new Error(problem));
+    if (problem === undefined) asked?.resolve(answer);
+    else asked?.reject(new Error(problem));
   }
 
+  /** @param {string} reason - why nothing more will be answered */
   #fail(reason) {
+    this.#ended ||= reason;
     for (const { reject } of this.#waiting.values()) reject(new Error(reason));
     this.#waiting.clear();
   }

@@ -40,7 +40,13 @@ async function open({ runtime, model, threads }) {
   };
 }
 
-/** Width and height of the pictures that a graph makes. Throws when it is no light field's. */
+/**
+ * Width and height of the pictures that a graph makes.
+ *
+ * @param {ort.InferenceSession} session
+ * @returns {[number, number]}
+ * @throws {Error} when it is no light field's
+ */
 function pictureSize({ inputNames, outputMetadata }) {
   const [output] = outputMetadata;
   const isLightField =
@@ -48,7 +54,7 @@ function pictureSize({ inputNames, outputMetadata }) {
   if (!isLightField) {
     throw new Error(`the graph makes ${output.name} of ${inputNames.join(", ")}, not a picture; download it again`);
   }
-  const [, height, width] = output.shape;
+  const [, height, width] = /** @type {number[]} */ (output.shape);
   return [width, height];
 }
 
@@ -79,7 +85,9 @@ function rgbaOf(image) {
   return pixels;
 }
 
-async function answerTo({ data: { id, kind, ...request } }) {
+/** @param {MessageEvent} message */
+async function answerTo({ data: request }) {
+  const { id, kind } = request;
   try {
     const { answer, transfer = [] } = await (kind === "open" ? open(request) : render(request));
     self.postMessage({ id, answer }, transfer);
