@@ -5,6 +5,7 @@ in), and in a thread of their own while a camera moves 30 times a second; in tur
 from the first step to the last. Frames are encoded, as on their way to a browser.
 
 `preview_cost`: time of the watched steps over that of the unwatched, less 1; medians of the rounds.
+`preview_cost_processor`: the same of processor seconds, which a busy machine disturbs less.
 `preview_fps`, `preview_pixels`: frames a second, and pixels of the median frame, with the camera moving.
 """
 
@@ -33,6 +34,7 @@ class _Run:
     """When steps were done, and what was seen of them."""
 
     stepped_at: list[float] = field(default_factory=list)
+    processor_at: list[float] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     bytes: int = 0
 
@@ -40,8 +42,13 @@ class _Run:
     def seconds(self) -> float:
         return self.stepped_at[-1] - self.stepped_at[0]
 
+    @property
+    def processor_seconds(self) -> float:
+        return self.processor_at[-1] - self.processor_at[0]
+
     def stepped(self, _: TrainingMoment) -> None:
         self.stepped_at.append(time.perf_counter())
+        self.processor_at.append(time.process_time())
 
     def came(self, frame: Frame) -> None:
         self.frames.append(frame)
@@ -52,16 +59,19 @@ def measure(*, quick: bool) -> dict[str, Any]:
     """See the module; a row a round."""
     scene = open_workbench("standard").scene()
     rounds, steps = (1, 60) if quick else (3, 300)
-    turns = [(number, way) for number in range(rounds) for way in WAYS]
+    turns: list[tuple[int, Watched]] = [(number, way) for number in range(rounds) for way in WAYS]
     rows = [{"round": number, "fit": way} | _row(_trained(scene, way, steps=steps)) for number, way in turns]
 
     def middle(way: Watched, what: str) -> float:
         return median(row[what] for row in rows if row["fit"] == way)
 
-    alone = middle("unwatched", "seconds")
+    def cost(way: Watched, what: str) -> float:
+        return middle(way, what) / middle("unwatched", what) - 1
+
     return {
-        "preview_cost": middle("in the main thread", "seconds") / alone - 1,
-        "preview_cost_in_a_thread": middle("in a thread", "seconds") / alone - 1,
+        "preview_cost": cost("in the main thread", "seconds"),
+        "preview_cost_in_a_thread": cost("in a thread", "seconds"),
+        "preview_cost_processor": cost("in a thread", "processor s"),
         "preview_fps": middle("in a thread", "frames/s"),
         "preview_pixels": middle("in a thread", "pixels"),
         "preview_rounds": rows,
@@ -101,6 +111,7 @@ def _beside(scene: PosedScene, moves: int) -> ViewRequest:
 def _row(run: _Run) -> dict[str, Any]:
     return {
         "seconds": round(run.seconds, 3),
+        "processor s": round(run.processor_seconds, 3),
         "frames": len(run.frames),
         "frames/s": round(len(run.frames) / run.seconds, 2),
         "pixels": median([frame.width * frame.height for frame in run.frames] or [0]),

@@ -19,7 +19,7 @@ from crowdnerf_lab.live_rendering.modes import Legend, Mode, radius_of
 from crowdnerf_lab.live_rendering.painting import Painter
 from crowdnerf_lab.live_rendering.sources import Model, Training, source_of
 from crowdnerf_lab.live_rendering.stand_in import stand_in_for
-from crowdnerf_lab.live_rendering.training_source import QUIET_S, TrainingSource
+from crowdnerf_lab.live_rendering.training_source import FRAMES_PER_SECOND, QUIET_S, TrainingSource
 from crowdnerf_lab.network.views.view_request import ViewRequest
 from crowdnerf_lab.scene import PosedScene
 
@@ -70,11 +70,13 @@ class LiveRenderer:
     ) -> None:
         self.settings = settings or LiveSettings()
         self._on_frame, self._on_error = on_frame, on_error
-        threads = self.settings.threads
+        threads, frames_per_second = self.settings.threads, self.settings.frames_per_second
+        if isinstance(model, Training):
+            frames_per_second = min(frames_per_second, FRAMES_PER_SECOND)
         self._training = TrainingSource(model, draw=self._draw_between_steps) if isinstance(model, Training) else None
         self._painter = Painter(
             self._training or source_of(model, scene=scene, threads=threads),
-            resolution=AdaptiveResolution(self.settings.frames_per_second),
+            resolution=AdaptiveResolution(frames_per_second),
             radius=radius_of(model, scene=scene),
             appearance=appearance,
             stand_in=stand_in_for(model, stand_in, threads=threads),

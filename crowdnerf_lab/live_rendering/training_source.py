@@ -15,6 +15,8 @@ from crowdnerf_lab.training_control import TrainingMoment
 
 SHARE = 0.08
 """Of the training time that may go into pictures; the rest, up to a tenth, is for what they push out of the caches."""
+FRAMES_PER_SECOND = 15.0
+"""A picture may take a fifteenth of a second: one or two a second then."""
 QUIET_S = 1.0
 """Seconds without a step after which a fit is taken to have ended, or to wait."""
 
