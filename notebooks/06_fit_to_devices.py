@@ -382,7 +382,6 @@ assert light.artefact is None or light.artefact.card.bytes <= 1_000_000
 #   architectures](https://doi.org/10.1145/1498765.1498785). CACM 52(4), 2009.
 # - M. Mitchell and others: [Model Cards for Model Reporting](https://arxiv.org/abs/1810.03993). FAT* 2019.
 # - [ONNX Runtime: quantize ONNX
-#   models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). 2024. The formats of this
-#   notebook.
+#   models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). Documentation, as of 2026.
 #
 # **On to** [7 · The same view, twice](07_compare_views.ipynb).

@@ -201,7 +201,7 @@ def largest_models(
             )
         )
     for number, (name, size) in enumerate(sorted((models or {}).items(), key=lambda model: model[1])):
-        figure.add_vline(x=size / 1e3, line={"color": FAINT, "dash": "dot", "width": 1})
+        figure.add_vline(x=size / 1e3, line={"color": FAINT, "dash": "dot", "width": 1}, layer="below")
         figure.add_annotation(
             x=math.log10(size / 1e3),
             y=1,

@@ -210,6 +210,7 @@ def load_curve(
     figure.update_yaxes(title="ms to the answer", **_logarithmic(ticks), row=1, col=1)
     most = max([1.0, *(110 * point.refused for point in ordered)])
     figure.update_yaxes(title="refused, %", range=[0, most], row=2, col=1)
+    figure.update_xaxes(rangemode="tozero")
     figure.update_xaxes(title=load, row=2, col=1)
     return figure
 

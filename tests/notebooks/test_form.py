@@ -181,3 +181,11 @@ def test_the_notebook_is_its_source_with_outputs(source: Path):
     assert outputs, f"{path.name} has no outputs: run make notebooks"
     assert [output for output in outputs if output.output_type == "error"] == []
     assert path.stat().st_size <= LARGEST_NOTEBOOK
+
+
+@each_notebook
+def test_every_live_figure_has_a_still_twin(source: Path):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    shown = [output.data for cell in code_cells(notebook) for output in cell.outputs if "data" in output]
+    live = [data for data in shown if "application/vnd.plotly.v1+json" in data]
+    assert [list(data) for data in live if not {"image/png", "image/jpeg"} & data.keys()] == []
