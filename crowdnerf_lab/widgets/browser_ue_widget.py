@@ -61,6 +61,7 @@ class BrowserUE(anywidget.AnyWidget):
         """Answer no more."""
         for workers in (self._views, self._models):
             workers.shutdown(wait=False, cancel_futures=True)
+        self.network.close()
         super().close()
 
     def still(self) -> go.Figure:

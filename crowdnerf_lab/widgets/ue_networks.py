@@ -1,17 +1,27 @@
-"""The network that a browser UE in a notebook talks to: played by the kernel, or a service that runs."""
+"""The network that a browser UE in a notebook talks to: played by the kernel, or a service that runs.
+
+Both kinds of network answer the same questions, from threads of the widget's own:
+
+    event()                what there is: event, version, cards (as JSON documents), links (profiles to simulate)
+    model(name)            what the browser runs of a model, gzip'd
+    probe(name)            the network's picture of the model's first probe view, PNG
+    view(document)         the view of a `ViewDocument`, encoded
+    drawn_locally(name, document)    the same view as this machine draws it with a model; None where it is not here
+    close()                leave
+"""
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from crowdnerf_lab.catalogue.artefact import Artefact
+from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.findings import first_finding
 from crowdnerf_lab.network.links.link_profiles import LINKS
@@ -41,30 +51,6 @@ class BrowserUEError(ValueError):
     """What a browser UE asked for and cannot have; the message says why and what to do."""
 
 
-class UENetwork(Protocol):
-    """What a browser UE asks of the network. Called from threads of the widget's own."""
-
-    def event(self) -> Mapping[str, Any]:
-        """event, version, cards (as JSON documents), links (profiles to simulate)."""
-        ...
-
-    def model(self, name: str) -> bytes:
-        """What the browser runs of a model, gzip'd."""
-        ...
-
-    def probe(self, name: str) -> bytes:
-        """The network's picture of the model's first probe view, PNG."""
-        ...
-
-    def view(self, document: Mapping[str, Any]) -> EncodedView:
-        """The view of a `ViewDocument`."""
-        ...
-
-    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-        """The same view as this machine draws it with a model [h w 3]; None where the model is not on it."""
-        ...
-
-
 def links() -> list[dict[str, Any]]:
     """The links that a page can simulate."""
     return [asdict(profile) for profile in LINKS.values()]
@@ -87,17 +73,21 @@ class KernelNetwork:
             raise BrowserUEError("no baked field is among the artefacts to render the network's views; give field=...")
 
     def event(self) -> Mapping[str, Any]:
+        """The artefacts' cards, and the links that there are."""
         cards = [artefact.card.model_dump(mode="json") for artefact in self.artefacts.values()]
         return {"event": self._event, "version": None, "cards": cards, "links": links()}
 
     def model(self, name: str) -> bytes:
+        """Raises ArtefactError or BrowserModelError, as `browser_model_of` does."""
         return packed(unpacked_model(self._named(name)))
 
     def probe(self, name: str) -> bytes:
+        """The picture that came with the card."""
         artefact = self._named(name)
         return (artefact.folder / artefact.card.probes[0].path).read_bytes()
 
     def view(self, document: Mapping[str, Any]) -> EncodedView:
+        """Rendered here and now. Raises ViewError for a view that there cannot be."""
         asked = _checked(document)
         request, field = asked.request(), self._served
         if not isinstance(field, BakedField):
@@ -118,10 +108,14 @@ class KernelNetwork:
             encode_ms=1e3 * (encoded - rendered),
         )
 
-    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """The picture [h w 3] of a model on this machine's processor."""
         request = _checked(document).request()
         model = load_artefact(self._named(name).folder)
         return model.render(request.pose, request.focal, request.centre, width=request.width, height=request.height)
+
+    def close(self) -> None:
+        """Nothing: the artefacts are somebody else's."""
 
     @cached_property
     def _served(self) -> "RadianceField | BakedField":
@@ -144,17 +138,20 @@ class ServiceNetwork:
         self._url, self._event, self._join_code = url.rstrip("/"), event, join_code
 
     def event(self) -> Mapping[str, Any]:
-        latest = self._asked("GET", f"{self._place}/versions/latest")
-        cards = self._asked("GET", self._version).json()["cards"] if latest.content else []
+        """The latest version's cards. Raises BrowserUEError while there is none."""
+        cards = self._asked("GET", self._version).json()["cards"]
         return {"event": self._event, "version": self._number, "cards": cards, "links": links()}
 
     def model(self, name: str) -> bytes:
+        """What the service has made for browsers."""
         return packed(self._asked("GET", f"{self._version}/artefacts/{name}/browser").content)
 
     def probe(self, name: str) -> bytes:
+        """The picture that came with the card."""
         return self._asked("GET", f"{self._version}/artefacts/{name}/files/probe_0.png").content
 
     def view(self, document: Mapping[str, Any]) -> EncodedView:
+        """Rendered by the service."""
         answer = self._asked("POST", f"{self._place}/views", json=dict(document))
         timing = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
         return EncodedView(
@@ -166,8 +163,13 @@ class ServiceNetwork:
             encode_ms=float(timing["encode"]),
         )
 
-    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-        return None
+    def drawn_locally(self, name: str, document: Mapping[str, Any]) -> None:
+        """Nothing: the models are at the service."""
+
+    def close(self) -> None:
+        """Close the connections; the UE that joined stays known to the service."""
+        if "_client" in self.__dict__:
+            self._client.close()
 
     @property
     def _place(self) -> str:
@@ -188,13 +190,17 @@ class ServiceNetwork:
     def _client(self) -> "httpx.Client":
         import httpx
 
-        client = httpx.Client(base_url=self._url, timeout=TIMEOUT_S, trust_env=False)
-        joined = client.post(f"{self._place}/ues", json=JOINING | {"join_code": self._join_code})
-        client.headers["Authorization"] = f"Bearer {_granted(joined).json()['token']}"
-        return client
+        with httpx.Client(base_url=self._url, timeout=TIMEOUT_S, trust_env=False) as joining:
+            joined = joining.post(f"{self._place}/ues", json=JOINING | {"join_code": self._join_code})
+        token = _granted(joined).json()["token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=self._url, timeout=TIMEOUT_S, trust_env=False, headers=headers)
 
     def _asked(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> "httpx.Response":
         return _granted(self._client.request(method, path, json=json))
+
+
+UENetwork = KernelNetwork | ServiceNetwork
 
 
 def _checked(document: Mapping[str, Any]) -> ViewDocument:
@@ -219,21 +225,18 @@ def network_of(
     source: Any, *, event: str, field: "RadianceField | BakedField | None", join_code: str | None
 ) -> UENetwork:
     """The network that a workbench, a service, its URL, or artefacts make. Raises BrowserUEError for anything else."""
-    if isinstance(source, str):
-        return ServiceNetwork(source, event=event, join_code=join_code)
-    if hasattr(source, "url"):  # a RunningService, whose module needs the extra `network`
-        return ServiceNetwork(source.url, event=event, join_code=join_code)
-    if hasattr(source, "artefacts") and callable(source.artefacts):  # a Workbench, whose module loads torch
-        return KernelNetwork(source.artefacts(), event=event, field=field)
+    if isinstance(url := getattr(source, "url", source), str):  # a RunningService, or where one is
+        return ServiceNetwork(url, event=event, join_code=join_code)
     if isinstance(source, Path):
-        from crowdnerf_lab.catalogue.artefact import open_artefact
-
-        folders = sorted(card.parent for card in source.glob("*/card.json"))
-        return KernelNetwork([open_artefact(folder) for folder in folders], event=event, field=field)
+        source = [open_artefact(card.parent) for card in sorted(source.glob("*/card.json"))]
     if isinstance(source, Artefact):
-        return KernelNetwork([source], event=event, field=field)
+        source = [source]
     if isinstance(source, Sequence) and all(isinstance(each, Artefact) for each in source):
         return KernelNetwork(source, event=event, field=field)
+    from crowdnerf_lab.workbench import Workbench  # late: it loads all that trains
+
+    if isinstance(source, Workbench):
+        return KernelNetwork(source.artefacts(), event=event, field=field)
     raise BrowserUEError(
         f"a browser UE cannot be served by {type(source).__name__}; give a workbench, a service, its URL, or artefacts"
     )

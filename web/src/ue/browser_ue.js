@@ -3,25 +3,21 @@
 import { cameraOf } from "../camera/pose.js";
 import { Battery } from "./battery.js";
 import { capabilityOf, findings } from "./capability.js";
+import { Chooser } from "./chooser.js";
 import { firstView } from "./first_view.js";
 import { lane } from "./lane.js";
-import { select } from "./limits.js";
+import { psnrOf } from "./limits.js";
 import { Link } from "./link.js";
 import { ModelsHere } from "./models_here.js";
-import { PathChoice } from "./path_choice.js";
 import { PathFigures } from "./path_figures.js";
 import { decoded, pixelsOf, psnr } from "./picture.js";
 
 /** @typedef {import("../camera/pose.js").View} View */
 /** @typedef {import("./limits.js").Card} Card */
 /** @typedef {import("./picture.js").Picture} Picture */
+/** @typedef {import("./chooser.js").Mode} Mode */
 /** @typedef {"device" | "network"} Path */
-/** @typedef {Path | "auto"} Mode */
 
-/** What a frame may take on this device: ten frames a second, as data/devices/browser.toml has it. */
-export const BUDGET_MS = 100;
-/** @type {import("./limits.js").Target} */
-const TARGET = { max_ms: BUDGET_MS, max_download_s: 30, frames_per_s: 1e3 / BUDGET_MS };
 /** WebP's quality of the views that the network sends. */
 const QUALITY = 80;
 /** Bytes of a request for a view: a pose, a token, and the headers of HTTP. */
@@ -53,8 +49,6 @@ export class BrowserUE {
   milestones = {};
   /** Who showed something first, in words. @type {string | null} */
   firstBy = null;
-  /** @type {{card: Card, share: number} | null} */
-  downloading = null;
   /** What went wrong last, and whether it still matters. @type {string | null} */
   problem = null;
   /** @type {import("./kernel_source.js").EventOffer | null} */
@@ -71,7 +65,8 @@ export class BrowserUE {
   #capability = null;
   /** @type {ModelsHere | null} */
   #models = null;
-  #paths = new PathChoice(TARGET, { budgetMs: BUDGET_MS });
+  /** @type {Chooser | null} */
+  #chooser = null;
   #lanes = {
     device: lane((asked) => this.#drawHere(asked)),
     network: lane((asked) => this.#askNetwork(asked)),
@@ -79,14 +74,11 @@ export class BrowserUE {
   };
   /** What each path shows, and the lossless view, with the view that they are of. */
   #shown = { device: null, network: null, truth: null };
-  /** Models that could not be fetched or run here. @type {Set<string>} */
-  #refused = new Set();
-  /** When a model that is still being made may be asked for again. */
-  #notBefore = 0;
   /** When the network may be asked again for a view. */
   #networkFrom = 0;
   #resting = true;
   #looking = 0;
+  #stopped = false;
   /** Of a picture's sides that are marched while the camera moves. */
   #scale = 0.5;
 
@@ -101,18 +93,31 @@ export class BrowserUE {
     this.#onChange = onChange;
   }
 
-  /** Meet the network, find out what this browser can do, and show something. @returns {Promise<View>} */
+  /** Meet the network, show something, find out what this browser can do, and begin. @returns {Promise<View>} */
   async start() {
-    const [offer, found] = await Promise.all([this.#source.event(), findings()]);
-    this.offer = offer;
-    this.found = found;
-    this.#capability = capabilityOf(found);
-    this.#models = new ModelsHere(this.#source, this.link, found.threads);
+    const finding = findings();
+    this.offer = await this.#source.event();
     this.#reached("event");
-    const card = select(offer.cards, this.#capabilityNow(), TARGET).card ?? offer.cards[0];
-    if (!card) throw new Error(`${offer.event} has no models yet; come back once the network has trained one`);
-    this.view = firstView(card);
-    this.#showProbe(card);
+    const { event, cards } = this.offer;
+    if (!cards.length) throw new Error(`${event} has no models yet; come back once the network has trained one`);
+    const best = cards.reduce((a, b) => (psnrOf(b) > psnrOf(a) ? b : a));
+    this.view = firstView(best);
+    this.#showProbe(best);
+    this.found = await finding;
+    if (this.#stopped) return this.view;
+    this.#capability = capabilityOf(this.found);
+    this.#models = new ModelsHere(this.#source, this.link, this.found.threads);
+    this.#chooser = new Chooser(cards, this.#models, {
+      onProgress: () => this.#onChange(),
+      onArrival: () => {
+        this.#reached("model here");
+        this.#choose();
+      },
+      onProblem: (problem) => {
+        this.problem = problem;
+        this.#choose();
+      },
+    });
     this.#looking = setInterval(() => this.#look(), LOOK_MS);
     this.#choose();
     return this.view;
@@ -120,6 +125,7 @@ export class BrowserUE {
 
   /** End everything that runs. */
   stop() {
+    this.#stopped = true;
     clearInterval(this.#looking);
     this.#models?.close();
   }
@@ -146,7 +152,7 @@ export class BrowserUE {
   /** @param {string | null} name - of a model; null: the best that fits */
   setWish(name) {
     this.wish = name;
-    this.#refused.clear();
+    this.#chooser?.forgive();
     this.#choose();
   }
 
@@ -162,7 +168,12 @@ export class BrowserUE {
     this.#draw();
   }
 
-  /** Cards of what this device holds. */
+  /** What is on its way, and how much of it has arrived. */
+  get downloading() {
+    return this.#chooser?.downloading ?? null;
+  }
+
+  /** The models that this device holds. */
   get held() {
     return this.#models ? [...this.#models.held.values()] : [];
   }
@@ -188,53 +199,11 @@ export class BrowserUE {
 
   /** Choose the path of the next picture; draw it if that is another than before. */
   #choose() {
-    if (!this.#models) return;
+    if (!this.#chooser) return;
     const before = this.choice;
-    this.choice = this.#chosen();
-    this.#fetchWanted();
+    this.choice = this.#chooser.choose(this.mode, this.wish, this.#capabilityNow());
     if (before.path !== this.choice.path || before.card !== this.choice.card) this.#draw();
     this.#onChange();
-  }
-
-  /** @returns {import("./path_choice.js").Choice} */
-  #chosen() {
-    const now = performance.now() / 1e3;
-    if (this.mode === "network") return { path: "network", card: null, reason: "as you chose" };
-    const held = this.#models.cards.filter((card) => !this.#refused.has(card.name) && this.#isWished(card));
-    if (this.mode === "auto") return this.#paths.choose(held, this.#capabilityNow(), now);
-    const card = select(held, this.#capabilityNow(), TARGET).card ?? held[0] ?? null;
-    return { path: "device", card, reason: card ? "as you chose" : "as you chose; its model is on the way" };
-  }
-
-  #isWished = (card) => this.wish === null || card.name === this.wish;
-
-  /** Download the model that this UE would like to have, unless it is here or coming. */
-  async #fetchWanted() {
-    if (this.downloading || this.mode === "network" || performance.now() < this.#notBefore) return;
-    const offered = this.offer.cards.filter((card) => !this.#refused.has(card.name) && this.#isWished(card));
-    const selection = select(offered, this.#capabilityNow(), TARGET);
-    const forced = this.mode === "device" || this.wish !== null;
-    const card = selection.card ?? (forced && !this.#models.cards.some(this.#isWished) ? offered[0] : null);
-    if (!card || this.#models.held.has(card.name)) return;
-    await this.#download(card);
-    this.#choose();
-  }
-
-  async #download(card) {
-    this.downloading = { card, share: 0 };
-    try {
-      await this.#models.download(card, (share) => {
-        this.downloading = { card, share };
-        this.#onChange();
-      });
-      this.#reached("model here");
-      this.#paths.forgetModels();
-    } catch (error) {
-      this.problem = `${card.name} did not arrive: ${error.message}`;
-      if (error.retryAfterS) this.#notBefore = performance.now() + 1e3 * error.retryAfterS;
-      else this.#refused.add(card.name);
-    }
-    this.downloading = null;
   }
 
   /** Have the chosen path draw the view; at rest the other one too, and the lossless view. */
@@ -255,8 +224,8 @@ export class BrowserUE {
   }
 
   async #drawHere({ view, full }) {
-    const card = this.choice.card ?? this.#models.cards.filter(this.#isWished)[0];
-    if (!card || this.#refused.has(card.name)) return;
+    const card = this.choice.card ?? this.#chooser.usable(this.wish)[0];
+    if (!card) return;
     try {
       if (this.#shown.device?.card !== card) this.figures.device.forget();
       const renderer = await this.#models.open(card.name);
@@ -268,8 +237,7 @@ export class BrowserUE {
       this.#account(card, renderer, ms, scale);
     } catch (error) {
       this.#models.close();
-      this.#refused.add(card.name);
-      this.#paths.deviceFailed(performance.now() / 1e3);
+      this.#chooser.refuse(card);
       this.problem = `${card.name} cannot be drawn here: ${error.message}`;
     }
     this.#compare();
@@ -278,7 +246,7 @@ export class BrowserUE {
   /** What a frame tells of this device: its energy, whether it was late, and how fast the runtime is. */
   #account(card, { scales }, ms, scale) {
     this.battery.drew((card.energy?.frame_mj ?? 0) * scale ** 2);
-    this.#paths.deviceTook(ms, performance.now() / 1e3);
+    this.#chooser.paths.deviceTook(ms, performance.now() / 1e3);
     const { pictures, medianMs } = this.figures.device;
     if (scale === 1 && pictures >= MEASURED_AFTER) {
       const runtime = scales ? "webgl" : "onnxruntime";
@@ -305,10 +273,10 @@ export class BrowserUE {
       const about = `${answer.renderMs.toFixed(0)} ms to render, ${(answer.content.size / 1e3).toFixed(1)} kB`;
       this.#drew("network", canvasOf(bitmap), performance.now() - begin, about);
       this.#shown.network = { view, pixels: pixelsOf(bitmap) };
-      this.#paths.networkAnswered();
+      this.#chooser.paths.networkAnswered();
     } catch (error) {
       this.problem = `no view from the network: ${error.message}`;
-      this.#paths.networkFailed(error.message, performance.now() / 1e3, error.retryAfterS);
+      this.#chooser.paths.networkFailed(error.message, performance.now() / 1e3, error.retryAfterS);
       this.#askAgainLater(error);
     }
     this.#compare();
@@ -333,8 +301,8 @@ export class BrowserUE {
   #compare() {
     const { truth } = this.#shown;
     for (const path of /** @type {Path[]} */ (["device", "network"])) {
-      const shown = this.#shown[path];
-      if (truth && shown?.pixels && shown.view === truth.view) this.figures[path].psnr = psnr(shown.pixels, truth.pixels);
+      const { pixels, view } = this.#shown[path] ?? {};
+      if (truth && pixels && view === truth.view) this.figures[path].psnr = psnr(pixels, truth.pixels);
     }
     if (this.#resting) this.#source.report(this.report);
     this.#onChange();

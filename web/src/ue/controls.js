@@ -11,10 +11,11 @@ import { element } from "../elements.js";
  */
 export function radios(legend, choices, { name, value, onChange }) {
   const options = choices.map(([each, label]) => {
-    const input = element("input", { type: "radio", name, value: each, checked: each === value, onchange: () => onChange(each) });
-    return element("label", { class: "cn-option" }, input, label);
+    const checked = each === value;
+    const input = element("input", { type: "radio", name, value: each, checked, onchange: () => onChange(each) });
+    return element("label", { class: "cn-ue-option" }, input, label);
   });
-  return element("fieldset", { class: "cn-radios" }, element("legend", {}, legend), ...options);
+  return element("fieldset", { class: "cn-ue-radios" }, element("legend", {}, legend), ...options);
 }
 
 /**

@@ -43,8 +43,10 @@ const PATIENCE_MS = 60_000;
  * @returns {Source & {close: () => void}}
  */
 export function kernelSource(model) {
-  /** @type {Map<number, {resolve: Function, reject: Function, timer: number}>} */
+  /** @type {Map<string, {resolve: Function, reject: Function, timer: number}>} */
   const waiting = new Map();
+  // The widget may be shown twice, and every answer is heard by both.
+  const me = Math.random().toString(36).slice(2);
   let questions = 0;
 
   const onMessage = ({ id, problem, answer }, buffers) => {
@@ -59,7 +61,7 @@ export function kernelSource(model) {
 
   const ask = (kind, about = {}) =>
     new Promise((resolve, reject) => {
-      const id = ++questions;
+      const id = `${me} ${++questions}`;
       const timer = setTimeout(() => {
         waiting.delete(id);
         reject(new Refusal("the kernel does not answer; run the cell again"));

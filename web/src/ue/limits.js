@@ -1,5 +1,5 @@
-// Which models fit this UE as it is now, and by how much the others miss: crowdnerf_lab/catalogue/{limits,select}.py for
-// a page. tests/widgets/test_path_choice.py holds both against each other.
+// Which models fit this UE as it is now, and what the others miss: crowdnerf_lab/catalogue/{limits,select}.py for a
+// page. tests/widgets/test_path_choice.py holds both against each other.
 
 /**
  * What the UE can do now; the fields of catalogue/capability.py that a page knows.
@@ -7,7 +7,7 @@
  * @typedef {object} Capability
  * @property {string[]} runtimes - "onnxruntime", "webgl"
  * @property {string[]} precisions - "float32", "int8"
- * @property {Record<string, number>} relative_speed - of each runtime here: how many times as fast as the cards' machine
+ * @property {Record<string, number>} relative_speed - of each runtime: how many times as fast as the cards' machine
  * @property {number} busy - share of the processor that other work takes, in [0, 1)
  * @property {number} memory_mb - that models may take
  * @property {number} link_mbit_s
@@ -33,7 +33,19 @@
 
 /** What a page runs each kind of model with. */
 const RUNTIME_OF = { light_field: "onnxruntime", baked_field: "webgl" };
-const IN_WORDS = { onnxruntime: "WebAssembly", webgl: "WebGL2" };
+const RUNTIME_IN_WORDS = { onnxruntime: "WebAssembly", webgl: "WebGL2" };
+const FAMILY_IN_WORDS = {
+  ray_mlp: "ray MLP",
+  plane_features: "planes",
+  light_slab: "slab",
+  baked_field: "baked field",
+};
+const FORM_IN_WORDS = {
+  baked: "",
+  onnx_int8_qdq: "int8",
+  onnx_int8_qdq_signed: "int8 signed",
+  onnx_int8_matmul: "int8 dynamic",
+};
 /** Memory of a model whose peak was not measured, in multiples of its uncoded file. */
 const WORKING_SET = 4;
 /** What another model must gain over one that still fits, dB. */
@@ -56,8 +68,14 @@ export const downloadSeconds = (bytes, { rtt_ms, link_mbit_s }) => rtt_ms / 1e3 
 /** What rendering may draw so that the battery lasts, W; null: no limit. @param {Capability} capability */
 const wattsOf = ({ battery_wh, battery_hours }) => (battery_wh === null ? null : battery_wh / battery_hours);
 
-/** How a model is called among those of its event. @param {Card} card */
-export const titleOf = (card) => card.name.split(".").slice(1).join(" · ") || card.name;
+/** How a model is called among those of its event: "ray MLP S, float32, 153 kB". @param {Card} card */
+export function titleOf({ name, family, stored_as, bytes }) {
+  const [, , variant] = name.split(".");
+  if (!variant) return name;
+  const form = FORM_IN_WORDS[stored_as] ?? stored_as.replace("onnx_", "").replaceAll("_", " ");
+  const kind = `${FAMILY_IN_WORDS[family] ?? family} ${variant}`;
+  return [kind, form, `${(bytes / 1e3).toFixed(0)} kB`].filter(Boolean).join(", ");
+}
 
 /**
  * Every limit that a model breaks on this UE; empty when it fits.
@@ -75,7 +93,7 @@ export function misses(card, capability, target) {
 function* cannotRun(card, { runtimes, precisions }) {
   const runtime = RUNTIME_OF[card.kind];
   if (!runtimes.includes(runtime)) {
-    yield { constraint: "runtime", says: `needs ${IN_WORDS[runtime] ?? card.kind}, which this browser lacks` };
+    yield { constraint: "runtime", says: `needs ${RUNTIME_IN_WORDS[runtime] ?? card.kind}, which this browser lacks` };
   }
   if (!precisions.includes(card.computes_in)) {
     yield { constraint: "precision", says: `computes in ${card.computes_in}, which this browser does not` };

@@ -13,7 +13,7 @@ function asking(name, words, fields) {
   return new Promise((resolve) => {
     const form = element(
       "form",
-      { class: "cn-form" },
+      { class: "cn-ue-form" },
       element("p", { role: "status" }, words),
       ...fields,
       element("button", { type: "submit" }, "Join"),

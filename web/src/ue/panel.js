@@ -44,13 +44,13 @@ export function showUE(host, source) {
     });
   });
   const steering = controlsOf(ue);
-  const words = element("p", { class: "cn-reason", role: "status", "aria-live": "polite" }, "Starting …");
-  const measured = element("div", { class: "cn-measured" });
+  const words = element("p", { class: "cn-ue-reason", role: "status", "aria-live": "polite" }, "Starting …");
+  const measured = element("div", { class: "cn-ue-measured" });
   const details = { model: foldedOf("The model's card"), browser: foldedOf("What this browser can do") };
   const root = element(
     "section",
     { class: "cn cn-ue", "aria-label": "The browser as a UE" },
-    element("div", { class: "cn-stages" }, stages.device.figure, stages.network.figure),
+    element("div", { class: "cn-ue-stages" }, stages.device.figure, stages.network.figure),
     words,
     steering.root,
     measured,
@@ -109,27 +109,28 @@ function steeredBy(picture, ue, view) {
 /** One path's picture with its figures. @param {Path} path */
 function stageOf(path) {
   const picture = element("div", {
-    class: "cn-picture",
+    class: "cn-ue-picture",
     tabIndex: 0,
     role: "application",
     "aria-roledescription": "camera",
     "aria-label": `${TITLES[path]}'s picture: drag, or use the arrow keys, to move the camera`,
   });
-  const badge = element("span", { class: "cn-badge" }, "shown to the viewer");
-  const title = element("span", { class: "cn-title" }, TITLES[path]);
-  const figures = element("span", { class: "cn-figures" });
+  const badge = element("span", { class: "cn-ue-badge" }, "shown to the viewer");
+  const title = element("span", { class: "cn-ue-title" }, TITLES[path]);
+  const figures = element("span", { class: "cn-ue-figures" });
   const caption = element("figcaption", {}, title, badge, figures);
   return {
     picture,
-    figure: element("figure", { class: `cn-stage cn-stage-${path}` }, picture, caption),
+    figure: element("figure", { class: `cn-ue-stage cn-ue-stage-${path}` }, picture, caption),
     refresh(ue) {
       const { medianMs, about } = ue.figures[path];
       const active = ue.choice.path === path;
       badge.hidden = !active;
-      picture.parentElement.classList.toggle("cn-active", active);
+      picture.parentElement.classList.toggle("cn-ue-active", active);
       const coming = path === "device" && ue.downloading && medianMs === null;
       const share = coming ? `downloading, ${(100 * ue.downloading.share).toFixed(0)} %` : "";
-      figures.textContent = medianMs === null ? share : [`${medianMs.toFixed(0)} ms`, about].filter(Boolean).join(" · ");
+      const spent = medianMs === null ? share : `${medianMs.toFixed(0)} ms`;
+      figures.textContent = [spent, about].filter(Boolean).join(" · ");
     },
   };
 }
@@ -137,7 +138,7 @@ function stageOf(path) {
 /** What steers the UE. @param {BrowserUE} ue */
 function controlsOf(ue) {
   const name = `cn-ue-path-${++panels}`;
-  const path = radios("Path", MODES, { name, value: ue.mode, onChange: (mode) => ue.setMode(/** @type {any} */ (mode)) });
+  const path = radios("Path", MODES, { name, value: ue.mode, onChange: (mode) => ue.setMode(mode) });
   const model = choice([], { value: BEST, onchange: (value) => ue.setWish(value === BEST ? null : value) });
   const link = choice([], { value: NO_LINK, onchange: (value) => ue.setLink(profileOf(ue, value)) });
   const battery = batteryOf(ue);
@@ -146,12 +147,12 @@ function controlsOf(ue) {
   return {
     root: element(
       "div",
-      { class: "cn-controls" },
+      { class: "cn-ue-controls" },
       path,
       labelled("Model", model),
       labelled("Link", link),
       battery.root,
-      element("label", { class: "cn-option" }, compare, "compare at rest"),
+      element("label", { class: "cn-ue-option" }, compare, "compare at rest"),
     ),
     refresh() {
       battery.refresh();
@@ -169,7 +170,8 @@ const named = (card) => [card.name, `${titleOf(card)}, ${psnrOf(card).toFixed(1)
 
 /** The battery: set by hand, or emptied while one watches. @param {BrowserUE} ue */
 function batteryOf(ue) {
-  const level = element("input", { type: "range", min: "0", max: "100", value: "100", "aria-label": "Battery, percent" });
+  const range = { type: "range", min: "0", max: "100", value: "100" };
+  const level = element("input", { ...range, "aria-label": "Battery, percent" });
   const shown = element("output", {}, "100 %");
   level.oninput = () => (ue.battery.charge = Number(level.value) / 100);
   const drain = button("Empty it", () => {
@@ -177,9 +179,10 @@ function batteryOf(ue) {
     drain.ariaPressed = String(ue.battery.draining);
   });
   drain.ariaPressed = "false";
-  const row = element("span", { class: "cn-row" }, level, shown, drain);
+  const row = element("span", { class: "cn-ue-row" }, level, shown, drain);
+  const name = element("span", {}, "Battery");
   return {
-    root: element("div", { class: "cn-field", role: "group", "aria-label": "Battery" }, element("span", {}, "Battery"), row),
+    root: element("div", { class: "cn-ue-field", role: "group", "aria-label": "Battery" }, name, row),
     refresh() {
       const percent = Math.round(100 * ue.battery.charge);
       shown.textContent = `${percent} %`;
@@ -190,7 +193,7 @@ function batteryOf(ue) {
 
 /** Details that are filled when they are opened, and refreshed while they are. @param {string} title */
 function foldedOf(title) {
-  const body = element("div", { class: "cn-folded" });
+  const body = element("div", { class: "cn-ue-folded" });
   const root = element("details", {}, element("summary", {}, title), body);
   let filling = () => element("span");
   root.addEventListener("toggle", () => root.open && body.replaceChildren(filling()));
@@ -204,7 +207,8 @@ function foldedOf(title) {
 }
 
 function keysHelp() {
-  const rows = KEYS.map(([keys, effect]) => element("tr", {}, element("th", { scope: "row" }, keys), element("td", {}, effect)));
+  const row = ([keys, effect]) => element("tr", {}, element("th", { scope: "row" }, keys), element("td", {}, effect));
+  const rows = KEYS.map(row);
   const help = foldedOf("Keys, mouse and touch");
   help.fill(() =>
     element(

@@ -1,7 +1,7 @@
 // Device or network: where the next view comes from, and why. The rules and the hysteresis of
 // crowdnerf_lab/network/ues/path_choice.py, which explains them; tests/widgets/test_path_choice.py replays both.
 
-import { misses, reselect, select } from "./limits.js";
+import { frameMs, misses, reselect, select } from "./limits.js";
 
 /** @typedef {import("./limits.js").Card} Card */
 /** @typedef {import("./limits.js").Capability} Capability */
@@ -140,12 +140,12 @@ export class PathChoice {
     return { path: "network", card: null, reason };
   }
 
-  /** The model that breaks the fewest limits, if this browser can run any at all. */
+  /** The model that breaks the fewest limits, of equals the fastest, if this browser can run any at all. */
   #withWhatIsHere(held, capability) {
     const runs = held
-      .map((card) => ({ card, missed: misses(card, capability, this.#target) }))
+      .map((card) => ({ card, missed: misses(card, capability, this.#target), ms: frameMs(card, capability) }))
       .filter(({ missed }) => !missed.some(({ constraint }) => constraint === "runtime" || constraint === "precision"));
-    return runs.sort((a, b) => a.missed.length - b.missed.length)[0]?.card ?? null;
+    return runs.sort((a, b) => a.missed.length - b.missed.length || a.ms - b.ms)[0]?.card ?? null;
   }
 
   #longer(before, first) {

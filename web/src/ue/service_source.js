@@ -52,7 +52,10 @@ export function serviceSource(event) {
       const content = new Uint8Array(await answer.arrayBuffer());
       return { content, bytes: Number(answer.headers.get("Content-Length")) || content.length };
     },
-    runtime: async () => new Uint8Array(await (await checked(await fetch("/ue/ort-wasm-simd-threaded.wasm.gz"))).arrayBuffer()),
+    async runtime() {
+      const answer = await checked(await fetch("/ue/ort-wasm-simd-threaded.wasm.gz"));
+      return new Uint8Array(await answer.arrayBuffer());
+    },
     probe: async (name) => (await asked(`${artefact(name)}/files/probe_0.png`)).blob(),
     async view(camera, { format, quality }) {
       const answer = await asked(`${place}/views`, json({ ...camera, format, quality }));

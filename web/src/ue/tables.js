@@ -6,7 +6,7 @@ import { psnrOf } from "./limits.js";
 /** @typedef {import("./browser_ue.js").BrowserUE} BrowserUE */
 
 const NOTHING = "–";
-const shown = (value, digits, unit) => (value === null || value === undefined ? NOTHING : `${value.toFixed(digits)} ${unit}`);
+const shown = (value, digits, unit) => (value === null ? NOTHING : `${value.toFixed(digits)} ${unit}`);
 const megabytes = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`);
 const seconds = (ms) => (ms === undefined ? NOTHING : `${(ms / 1e3).toFixed(2)} s`);
 const decibels = (value) => (value === Infinity ? "the same" : shown(value, 1, "dB"));
@@ -27,7 +27,7 @@ export function measurementsTable(ue) {
   const held = ue.held.reduce((sum, { bytes }) => sum + bytes, 0);
   const rate = ({ medianMs }) => (medianMs === null ? NOTHING : `${(1e3 / medianMs).toFixed(1)} frames/s`);
   const views = ue.link.bytes.down - held;
-  const { milestones } = ue;
+  const first = (path) => seconds(ue.milestones[`${path}'s first picture`]);
   return table(
     [
       ["a picture, median", shown(device.medianMs, 0, "ms"), shown(network.medianMs, 0, "ms")],
@@ -35,7 +35,7 @@ export function measurementsTable(ue) {
       ["pictures", String(device.pictures), String(network.pictures)],
       ["received", held ? `${megabytes(held)} once` : NOTHING, `${megabytes(Math.max(0, views))} so far`],
       ["PSNR to the lossless view", decibels(device.psnr), decibels(network.psnr)],
-      ["first picture after", seconds(milestones["device's first picture"]), seconds(milestones["network's first picture"])],
+      ["first picture after", first("device"), first("network")],
       ["energy, estimated", `${(ue.battery.spentMj / 1e3).toFixed(1)} J`, NOTHING],
     ],
     ["", "this browser", "network"],
@@ -45,14 +45,16 @@ export function measurementsTable(ue) {
 /** What a model's card says. @param {Record<string, any> | null} card */
 export function cardTable(card) {
   if (!card) return element("p", { class: "cn-faint" }, "no model is on this device yet");
+  const against = card.quality.psnr === null ? "probe views" : "held-out photos";
+  const { median_ms, runtime, machine } = card.latency;
   return table([
     ["name", card.name],
     ["architecture", card.architecture],
     ["stored as", `${card.stored_as}, coding ${card.coding}`],
     ["picture", `${card.width} × ${card.height}`],
     ["size", megabytes(card.bytes)],
-    ["quality", `${psnrOf(card).toFixed(1)} dB against ${card.quality.psnr === null ? "probe views" : "held-out photos"}`],
-    ["measured", `${card.latency.median_ms.toFixed(1)} ms a picture, ${card.latency.runtime}, ${card.latency.machine}`],
+    ["quality", `${psnrOf(card).toFixed(1)} dB against ${against}`],
+    ["measured", `${median_ms.toFixed(1)} ms a picture, ${runtime}, ${machine}`],
     ["energy", card.energy ? `${card.energy.frame_mj.toFixed(0)} mJ a picture; ${card.energy.assumption}` : NOTHING],
     ["seen by", `${card.provenance.trained_on?.length ?? 0} contributors`],
     ["licence", card.licence],
