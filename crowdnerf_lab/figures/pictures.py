@@ -16,7 +16,7 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from torch import Tensor
 
 from crowdnerf_lab.figures.contrast import words_on
-from crowdnerf_lab.figures.style import GAP, TEMPLATE, WIDTH, colours_of
+from crowdnerf_lab.figures.style import GAP, SHADE, TEMPLATE, WIDTH, colours_of
 from crowdnerf_lab.metrics import psnr
 
 Picture = Tensor | NDArray[np.uint8] | NDArray[np.float32]
@@ -107,7 +107,7 @@ def image_strip(
         )
         _place(figure, _encoded(Image.fromarray(_as_bytes(picture)), every_pixel=True), left, top + 22, width, height)
         if name in corner:
-            _label(figure, corner[name], left, top + 22 + height, background="rgba(0,0,0,0.62)")
+            _label(figure, corner[name], left, top + 22 + height, background=SHADE)
     return figure
 
 
@@ -181,7 +181,7 @@ def _label(figure: go.Figure, text: str, left: float, bottom: float, *, backgrou
         showarrow=False,
         bgcolor=background,
         borderpad=2,
-        font={"color": words_on(background) if background.startswith("#") else "white", "size": size},
+        font={"color": "white" if background == SHADE else words_on(background), "size": size},
     )
 
 

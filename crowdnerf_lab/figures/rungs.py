@@ -23,6 +23,7 @@ from crowdnerf_lab.figures.style import (
     SYMBOL_OF_FAMILY,
     SYMBOL_OF_FORMAT,
     TEMPLATE,
+    VEIL,
     WIDTH,
 )
 
@@ -399,7 +400,7 @@ def _label(
                     xanchor="left" if right else "right",
                     yanchor="bottom" if above else "top",
                     yshift=5 if above else -5,
-                    bgcolor="rgba(255,255,255,0.8)",
+                    bgcolor=VEIL,
                     borderpad=0,
                     font={"size": 11, "color": INK},
                 )

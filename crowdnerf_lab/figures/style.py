@@ -16,6 +16,8 @@ WIDTH = 960
 GAP = 10
 """Pixels between pictures that stand side by side."""
 INK, FAINT, GRID = "#1f2a36", "#6b7785", "#e6eaee"
+SHADE, VEIL = "rgba(0,0,0,0.62)", "rgba(255,255,255,0.8)"
+"""Behind white words in the corner of a picture, and behind dark words on lines."""
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 QUALITATIVE = ("#0a65a2", "#b64c00", "#08a275", "#ae638f", "#ce8401", "#7496c8", "#8a6e3f", "#000000")
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BROWN, BLACK = QUALITATIVE

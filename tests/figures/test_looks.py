@@ -1,8 +1,10 @@
 """The look of all figures: words that can be read, marks that can be seen, colours that every eye tells apart."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,7 +29,9 @@ from crowdnerf_lab.figures.style import (
     FAINT,
     INK,
     QUALITATIVE,
+    SHADE,
     TEMPLATE,
+    VEIL,
     WIDTH,
 )
 from crowdnerf_lab.network.delivery.simulation import WAYS, Delivery
@@ -123,7 +127,7 @@ def words_of(figure: go.Figure) -> Iterator[tuple[str, str]]:
         yield axis.get("tickfont", {}).get("color", usual), WHITE
     for note in layout.annotations:
         on = note.bgcolor or WHITE
-        background = {"rgba(0,0,0,0.62)": "#616161", "white": WHITE, "rgba(255,255,255,0.8)": WHITE}.get(on, on)
+        background = {SHADE: "#616161", "white": WHITE, VEIL: WHITE}.get(on, on)
         yield {"white": WHITE}.get(note.font.color, note.font.color) or usual, background
     for trace in figure.data:
         if "text" in (getattr(trace, "mode", None) or ""):
@@ -226,3 +230,10 @@ def test_all_marks_of_all_figures_can_be_seen(gallery: dict[str, go.Figure]):
     for name, figure in gallery.items():
         for colour in marks_of(figure):
             assert contrast(colour, WHITE) >= MARKS, f"{name}: {colour}"
+
+
+def test_colours_are_named_in_one_place():
+    literal = re.compile(r"[\"'](?:#[0-9a-fA-F]{6}|rgba\([\d.,]+\))[\"']")
+    for module in Path(figures.__file__).parent.glob("*.py"):
+        if module.stem not in ("style", "contrast"):
+            assert literal.findall(module.read_text()) == [], module.name
