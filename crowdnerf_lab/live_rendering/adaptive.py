@@ -11,14 +11,14 @@ from crowdnerf_lab.network.views.view_request import ViewRequest
 
 RUNG = 2**-0.25
 """Width of a rung of the ladder over that of the one before."""
-LEAST_PIXELS = 1200
-"""About 40 x 30: with fewer, nobody knows where they are."""
+LEAST_PIXELS = 300
+"""20 x 15: with fewer, nobody knows where they are."""
 SPARE = 0.85
 """Part of a frame's time that a larger picture must fit into."""
 REMEMBERED = 0.7
 """Weight of what was known when a new frame is measured."""
-UNMEASURED_RAYS_PER_SECOND = 1e5
-"""Assumed of whatever has not drawn yet; the first frame corrects it."""
+UNMEASURED_RAYS_PER_SECOND = 2e4
+"""Assumed of whatever has not drawn yet, so little that even the slowest soon shows something."""
 FIXED_SHARE = 0.7
 """Most of a frame's time that its fixed part can claim: however slow the sending, something is drawn."""
 AT_ONCE_S = 0.15
@@ -28,15 +28,16 @@ LAST_BEFORE_WHOLE = 0.7
 
 
 class RayRate:
-    """Rays a second of one way to draw, averaged over the last frames."""
+    """Rays a second of one way to draw, averaged over the last frames; `assumed` before the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, assumed: float = UNMEASURED_RAYS_PER_SECOND) -> None:
+        self._assumed = assumed
         self._seconds_per_ray: float | None = None
 
     @property
     def rays_per_second(self) -> float:
         """What is expected of the next frame."""
-        return 1 / self._seconds_per_ray if self._seconds_per_ray else UNMEASURED_RAYS_PER_SECOND
+        return 1 / self._seconds_per_ray if self._seconds_per_ray else self._assumed
 
     def seconds(self, rays: int) -> float:
         """How long so many rays will take."""

@@ -70,6 +70,12 @@ class LiveRenderer:
     ) -> None:
         self.settings = settings or LiveSettings()
         self._on_frame, self._on_error = on_frame, on_error
+        self._changed = threading.Condition()
+        self._painting = threading.Lock()
+        self._look: Look | None = None
+        self._last_look: Look | None = None
+        self._on_its_way: set[int] = set()
+        self._closed = False
         threads, frames_per_second = self.settings.threads, self.settings.frames_per_second
         if isinstance(model, Training):
             frames_per_second = min(frames_per_second, FRAMES_PER_SECOND)
@@ -81,12 +87,6 @@ class LiveRenderer:
             appearance=appearance,
             stand_in=stand_in_for(model, stand_in, threads=threads),
         )
-        self._changed = threading.Condition()
-        self._painting = threading.Lock()
-        self._look: Look | None = None
-        self._last_look: Look | None = None
-        self._on_its_way: set[int] = set()
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name="live rendering", daemon=True)
         self._thread.start()
 

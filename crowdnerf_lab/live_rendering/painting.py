@@ -22,7 +22,7 @@ from crowdnerf_lab.network.views.view_request import ViewRequest
 BAND_S = 0.025
 """Seconds that a band of rows should take: how soon a drawing notices that it is not wanted any more."""
 BAND_ROWS = 8
-"""Bands are whole multiples of so many rows, which is how the baked march cuts its pictures."""
+"""Larger bands are whole multiples of so many rows, which is how the baked march cuts its pictures."""
 
 KeepGoing = Callable[[], bool]
 
@@ -99,7 +99,13 @@ class Painter:
         return whole if source.at_once else min(wanted, whole)
 
     def _rate(self, source: Source, look: Look) -> RayRate:
-        return self._rates.setdefault((source, channel_of(look.mode)), RayRate())
+        key = source, channel_of(look.mode)
+        if key not in self._rates:
+            # What stands in is no slower than the model.
+            self._rates[key] = (
+                RayRate() if source is self._source else RayRate(self._rate(self._source, look).rays_per_second)
+            )
+        return self._rates[key]
 
     def _frame(self, look: Look, source: Source, scale: float, *, moving: bool, keep_going: KeepGoing) -> Frame | None:
         view, rate, channel = look.view.scaled(scale), self._rate(source, look), channel_of(look.mode)
@@ -111,7 +117,6 @@ class Painter:
         seconds = time.perf_counter() - started
         if self.stand_in is not None:
             self.stand_in.start()  # only now: the first picture needs all cores
-        rate.drew(view.width * view.height, seconds=seconds)
         return Frame(
             picture=picture,
             look=look,
@@ -132,11 +137,18 @@ def _largest_scale(source: Source, view: ViewRequest) -> float:
 
 def _drawn(source: Source, view: ViewRequest, channel: Channel, *, rate: RayRate, keep_going: KeepGoing) -> Rows | None:
     """A channel of a view, drawn band by band; None when `keep_going` said no in between."""
-    rows = max(1, round(BAND_S * rate.rays_per_second / view.width / BAND_ROWS)) * BAND_ROWS
-    rows = view.height if source.at_once else rows
+    rows = view.height if source.at_once else _band_rows(view, rate)
     bands: list[Rows] = []
+    started = time.perf_counter()
     for first in range(0, view.height, rows):
         if bands and not keep_going():
-            return None
+            break
         bands.append(source.rows(view, first, min(first + rows, view.height), channel))
-    return bands[0] if len(bands) == 1 else np.concatenate(bands)
+    done = sum(map(len, bands))
+    rate.drew(done * view.width, seconds=time.perf_counter() - started)
+    return np.concatenate(bands) if done == view.height else None
+
+
+def _band_rows(view: ViewRequest, rate: RayRate) -> int:
+    rows = max(1, round(BAND_S * rate.rays_per_second / view.width))
+    return rows // BAND_ROWS * BAND_ROWS if rows > BAND_ROWS else rows

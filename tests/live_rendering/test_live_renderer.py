@@ -130,11 +130,9 @@ def test_a_baked_field_stands_in_while_the_camera_moves():
         assert renderer.wait_for_stand_in(PATIENCE_S)
         renderer.look(view_of(), number=1)
         model = reader.final(1)
-    moving = reader.until(lambda frame: frame.moving)
-    assert (moving.stand_in, model.stand_in) == (True, False)
-    apart = np.abs(moving.picture.astype(int) - model.picture).mean()
-    assert moving.width == 48
-    assert apart < 1.5
+    moving, baked = reader.frames[0], reader.until(lambda frame: frame.stand_in and frame.width == 48)
+    assert (moving.moving, moving.stand_in, model.stand_in) == (True, True, False)
+    assert np.abs(baked.picture.astype(int) - model.picture).mean() < 1.5
 
 
 def test_what_the_stand_in_cannot_show_the_model_shows():
