@@ -24,12 +24,13 @@ from crowdnerf_lab.files import write_atomically
 from crowdnerf_lab.live_rendering.frame import Frame
 from crowdnerf_lab.live_rendering.live_renderer import LiveRenderer, LiveSettings
 from crowdnerf_lab.live_rendering.modes import Mode
-from crowdnerf_lab.live_rendering.sources import FixedPictures, Model
+from crowdnerf_lab.live_rendering.sources import FixedPictures, Model, Training
 from crowdnerf_lab.network.views.view_codecs import MEDIA_TYPES, Format, encode_picture
 from crowdnerf_lab.network.views.view_request import ViewRequest
 from crowdnerf_lab.scene import PosedScene
 from crowdnerf_lab.widgets.built import built_file
 from crowdnerf_lab.widgets.explorer_camera import camera_of, first_camera, ideal_photo, judging_rows, photos_of, view_of
+from crowdnerf_lab.widgets.explorer_recording import MEDIA_TYPE_OF, Flight, Recording, free_name
 
 WIDEST = 640
 """Pixels across a picture at full resolution, unless another size is asked for."""
@@ -47,9 +48,9 @@ class ExplorerError(ValueError):
 class Explorer(anywidget.AnyWidget):
     """Models under one camera. Made by `explorer`.
 
-    Its traits may be set, observed and linked. camera: as `explorer_camera.camera_of` gives it. moving: whether it is
-    being steered. mode: what is drawn, one of `modes`. ue: whose phone "as taken" is about, one of `ues`. photo: row of
-    the scene's photo that the camera stands at, -1 for none. pace: walking speed in m/s.
+    Its traits may be set, observed and linked. camera: where it rests, as `explorer_camera.camera_of` gives it. mode:
+    what is drawn, one of `modes`. ue: whose phone "as taken" is about, one of `ues`. photo: row of the scene's photo
+    that the camera stands at, -1 for none. pace: walking speed in m/s.
     """
 
     _esm = built_file("explorer.js")
@@ -58,7 +59,6 @@ class Explorer(anywidget.AnyWidget):
     width = traitlets.Int().tag(sync=True)
     height = traitlets.Int().tag(sync=True)
     camera = traitlets.Dict().tag(sync=True)
-    moving = traitlets.Bool(False).tag(sync=True)
     mode = traitlets.Unicode("colour").tag(sync=True)
     modes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     ue = traitlets.Unicode("").tag(sync=True)
@@ -77,7 +77,9 @@ class Explorer(anywidget.AnyWidget):
         appearance: Appearance | None,
         settings: LiveSettings,
     ) -> None:
-        self._scene, self._models = scene, tuple(models.values())
+        self._scene, self._appearance, self._models = scene, appearance, tuple(models.values())
+        self._steered: Mapping[str, Any] = camera
+        self._recording: Recording | None = None
         self._renderers = tuple(
             LiveRenderer(
                 model,
@@ -102,7 +104,10 @@ class Explorer(anywidget.AnyWidget):
             ue=ues[0] if ues else "",
         )
         self.on_msg(self._receive)
-        self.observe(self._look, ["camera", "moving", "mode", "ue", "photo"])
+        self.observe(self._look, ["camera", "mode", "ue", "photo"])
+        for model, renderer in zip(self._models, self._renderers, strict=True):
+            if isinstance(model, Training):  # a fit in the same cell lets no look of the browser through
+                renderer.look(self._view())
 
     @property
     def cameras(self) -> Cameras:
@@ -113,6 +118,11 @@ class Explorer(anywidget.AnyWidget):
         """Show what one camera sees; its principal point is put in the middle."""
         self.photo = -1
         self.camera = camera_of(cameras, index) | {"distance": self.camera["distance"]}
+
+    def wait_for_stand_ins(self, timeout: float | None = None) -> bool:
+        """Wait, so many seconds at most, for the baked fields that are shown while moving; whether there is one."""
+        waited = [renderer.wait_for_stand_in(timeout) for renderer in self._renderers]
+        return any(waited)
 
     def still(self) -> go.Figure:
         """What is shown now, at full resolution, as a figure that stays; with the photo, if the camera is a photo's."""
@@ -133,6 +143,8 @@ class Explorer(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Take the widget away, and end what draws for it."""
+        if self._recording is not None:
+            self._recording.stop()
         for renderer in self._renderers:
             renderer.close()
         super().close()
@@ -163,18 +175,30 @@ class Explorer(anywidget.AnyWidget):
         return next((photo["row"] for photo in self.photos if photo["ue"] == self.ue), None)
 
     def _look(self, _: object = None) -> None:
-        view, photo = self._view(), self._photo_of_phone()
+        """Draw the camera at rest. One that was set, not steered here, may be on its way: soon counts more then."""
+        arrived = self.camera == self._steered
+        self._look_at(self.camera, moving=not arrived)
+
+    def _look_at(self, camera: Mapping[str, Any], *, moving: bool, number: int = 0) -> None:
+        view, photo = view_of(camera, width=self.width, height=self.height), self._photo_of_phone()
         for renderer in self._renderers:
-            renderer.look(view, mode=self._mode_of(renderer), photo=photo, moving=self.moving)
+            renderer.look(view, mode=self._mode_of(renderer), photo=photo, moving=moving, number=number)
 
     def _receive(self, _: object, message: Mapping[str, Any], __: object) -> None:
         """Answer a message of the browser (web/src/explorer)."""
-        answers: dict[str, Callable[[Mapping[str, Any]], None]] = {
-            "hello": self._look,
-            "shown": lambda message: self._renderers[message["pane"]].shown(message["number"]),
-            "photo": lambda message: self._send_photo(message["row"]),
-        }
-        answers[message["kind"]](message)
+        for pane, serial in message.get("drawn", ()):
+            self._renderers[pane].shown(serial)
+        if message["kind"] == "look":
+            self._steered = message["camera"]
+            self._look_at(self._steered, moving=True, number=message["number"])
+        elif message["kind"] == "hello":
+            self._look_at(self.camera, moving=False)
+        elif message["kind"] == "photo":
+            self._send_photo(message["row"])
+        elif message["kind"] == "record":
+            self._record(message)
+        elif message["kind"] == "stop_recording" and self._recording is not None:
+            self._recording.stop()
 
     def _sender(self, pane: int) -> Callable[[Frame], None]:
         """What sends a pane's frames to the browser, from the thread that draws them."""
@@ -185,6 +209,7 @@ class Explorer(anywidget.AnyWidget):
                 "kind": "frame",
                 "pane": pane,
                 "number": frame.serial,
+                "look": frame.look.number,
                 "width": frame.width,
                 "height": frame.height,
                 "full": frame.final,
@@ -206,6 +231,34 @@ class Explorer(anywidget.AnyWidget):
         head = {"kind": "photo", "row": row, "media_type": MEDIA_TYPES[FORMAT]}
         self.send(head, [encode_picture(picture, format=FORMAT, quality=PHOTO_QUALITY)])
 
+    def _record(self, message: Mapping[str, Any]) -> None:
+        """Record a flight through the cameras of a message into the kernel's folder."""
+        pane = self._pane_of(message["model"])
+        model, suffix = self._models[pane], message["format"]
+        flight = Flight(
+            model,
+            [view_of(camera, width=self.width, height=self.height) for camera in message["cameras"]],
+            seconds=message["seconds"],
+            file=free_name(Path.cwd(), "flight", suffix),
+            mode=self._mode_of(self._renderers[pane]),
+            photo=self._photo_of_phone(),
+            scene=self._scene,
+            appearance=self._appearance,
+        )
+
+        def end(file: Path | None, why: str) -> None:
+            if file is None:
+                self.send({"kind": "not_recorded", "why": why})
+            else:
+                head = {"kind": "recorded", "file": file.name, "media_type": MEDIA_TYPE_OF[suffix]}
+                self.send(head, [file.read_bytes()])
+
+        self._recording = Recording(
+            flight,
+            on_progress=lambda done, frames: self.send({"kind": "recording", "done": done, "frames": frames}),
+            on_end=end,
+        )
+
 
 def explorer(
     models: Model | PosedScene | Mapping[str, Model | PosedScene],
@@ -219,8 +272,9 @@ def explorer(
 ) -> Explorer:
     """Fly through a model, or through several side by side under one camera, by mouse, touch or keyboard.
 
-    models: one, or several by name: radiance fields, baked fields, light fields, what `load_artefact` returns, or a
-    scene, whose held-out photos are then shown as the truth: the nearest one, wherever one stands. scene: its photos
+    models: one, or several by name: radiance fields, baked fields, light fields, what `load_artefact` returns; a scene,
+    whose held-out photos are then shown as the truth: the nearest one, wherever one stands; or the TrainingControl that
+    is given to fit(), or a training board, to see the field while it trains. scene: its photos
     can be gone to and blended with; it also gives uncertainty. at: the first camera; without it, that of the scene's
     first held-out photo. size: width and height at full resolution; by default of the first camera, 640 wide at most.
     appearance: as learned with the model (`cn.fit(scene).appearance`), to see it as a UE saw it. linked_to: an explorer
@@ -248,8 +302,7 @@ def explorer(
         settings=LiveSettings(frames_per_second=frames_per_second, in_flight=IN_FLIGHT),
     )
     if linked_to is not None:
-        for trait in ("camera", "moving"):
-            jslink((linked_to, trait), (widget, trait))
+        jslink((linked_to, "camera"), (widget, "camera"))
     return widget
 
 

@@ -6,6 +6,7 @@ import { element } from "../elements.js";
  * @typedef {object} FrameHead  What comes with the bytes of a picture.
  * @property {number} pane  index of the model
  * @property {number} number  of the frame, rising
+ * @property {number} look  number of the look that it answers; 0 for a camera at rest
  * @property {number} width  pixels
  * @property {number} height  pixels
  * @property {boolean} full  whether this is the picture at full resolution and quality
@@ -27,6 +28,8 @@ import { element } from "../elements.js";
 
 /** Share of the newest interval in the frame rate shown. */
 const NEWEST = 0.2;
+/** The numbers under a picture stand for so long, ms. */
+const READABLE_MS = 300;
 /** Frames farther apart (ms) tell of a rest, not of a rate. */
 const PAUSE_MS = 500;
 
@@ -67,8 +70,12 @@ export function createPane(name, { width, height }) {
   );
   /** @type {string} */
   let explained = "null";
-  const context = canvas.getContext("2d");
+  canvas.style.aspectRatio = `${width} / ${height}`;
+  // The compositor stretches the frame; a 2D context would first draw it at full size, which without a GPU takes longer
+  // than to render it.
+  const context = canvas.getContext("bitmaprenderer");
   let newest = -1;
+  let told = -Infinity;
   let drawn = { at: -Infinity, count: 0, rate: 0 };
 
   const timed = () => {
@@ -88,14 +95,21 @@ export function createPane(name, { width, height }) {
     legend.replaceChildren(...(given ? legendOf(given) : []));
   };
 
-  /** @param {FrameHead} head @param {ImageBitmap} picture */
-  const draw = (head, picture) => {
-    context.imageSmoothingQuality = "high";
-    context.drawImage(picture, 0, 0, width, height);
-    timed();
+  /** Words change a few times a second: more nobody reads, and each time the page lays out and draws text.
+   * @param {FrameHead} head */
+  const tell = (head) => {
+    if (!head.full && drawn.at - told < READABLE_MS) return;
+    told = drawn.at;
     explain(head.legend);
     status.textContent = caption(head, drawn.rate);
     canvas.setAttribute("aria-label", `${name}: ${status.textContent}`);
+  };
+
+  /** @param {FrameHead} head @param {ImageBitmap} picture */
+  const draw = (head, picture) => {
+    context.transferFromImageBitmap(picture);
+    timed();
+    tell(head);
     const { full, number } = head;
     Object.assign(figure.dataset, { frames: drawn.count, full, number, width: head.width, height: head.height });
   };
@@ -113,7 +127,13 @@ export function createPane(name, { width, height }) {
       newest = Math.max(newest, head.number);
       const picture = await createImageBitmap(new Blob([content], { type: head.media_type }));
       if (head.number === newest) draw(head, picture);
-      picture.close();
+      else picture.close();
+    },
+    /** What is shown, at full size, as a PNG in a data URL. */
+    png() {
+      const copy = element("canvas", { width, height });
+      copy.getContext("2d").drawImage(canvas, 0, 0, width, height);
+      return copy.toDataURL("image/png");
     },
     /** Say something instead of the numbers. @param {string} words */
     say(words) {

@@ -88,7 +88,7 @@ function render({ model, el }) {
   const kernel = linkToKernel(model, {
     frame: async (head, [content]) => {
       await panes[head.pane].show(head, content);
-      kernel.send({ kind: "shown", pane: head.pane, number: head.number });
+      kernel.report(head);
     },
     say: ({ pane, text }) => panes[pane].say(text),
     photo: ({ row, media_type }, [content]) => photos.show(row, content, media_type),
@@ -111,9 +111,9 @@ function render({ model, el }) {
     pace: model.get("pace"),
     onChange: (view, steered) => {
       if (steered) photos.leave();
-      kernel.setCamera(view, true);
+      kernel.move(view);
     },
-    onRest: () => kernel.setCamera(controls.view, false),
+    onRest: () => kernel.rest(controls.view),
     onSteering: (steering) => steeringButton.setAttribute("aria-pressed", String(steering === "look")),
   });
   steeringButton.setAttribute("aria-pressed", "false");
@@ -134,7 +134,7 @@ function render({ model, el }) {
   kernel.onChange("photo", () => photos.snapTo(kernel.get("photo")));
 
   const save = () =>
-    panes.forEach((pane, i) => download(pane.canvas.toDataURL("image/png"), `${names[i].replace(/\W+/g, "_")}.png`));
+    panes.forEach((pane, i) => download(pane.png(), `${names[i].replace(/\W+/g, "_")}.png`));
   const copyCamera = () => copy(JSON.stringify(cameraOf(controls.view, picture.width, picture.height)), status);
 
   const root = element(
