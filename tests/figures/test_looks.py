@@ -183,7 +183,8 @@ def all_figures() -> dict[str, go.Figure]:
     ]
     device = InferencePath("device", bytes_once=1_000_000, load_ms=80.0, frame_ms=20.0, name="student S")
     network = InferencePath("network", bytes_per_view=10_000, queue_ms=5.0, render_ms=60.0, decode_ms=2.0)
-    accounts = [path.first_pixels(link) for link in LINKS.values() for path in (network, device)]
+    slow = LINKS["crowded_cell"]
+    accounts = [path.first_pixels(slow) for path in (network, device)]
     wanted, seconds = np.zeros(100), np.linspace(0.5, 4.5, 100)
     versions = [PublishedVersion(60, 1, 16.0), PublishedVersion(120, 2, 15.5, withdrawn="it measured worse")]
     curve = np.linspace(0.2, 0.1, 100)
@@ -193,7 +194,7 @@ def all_figures() -> dict[str, go.Figure]:
         "crossover": figures.crossover({"network": network, "phone": device}),
         "crowd_map": figures.crowd_map(some, report),
         "image_strip": figures.image_strip({"truth": picture, "bright": picture * 0 + 1}, truth=picture),
-        "largest_models": figures.largest_models(LINKS.values(), models={"student": 100_000}),
+        "largest_models": figures.largest_models([slow], models={"student": 100_000}, budgets_s=(0.5, 1.0)),
         "latency_account": figures.latency_account(accounts),
         "latency_bars": figures.latency_bars(cards, device_profiles()),
         "load_curve": figures.load_curve([figures.LoadPoint(10, 20, 30, 40), figures.LoadPoint(100, 40, 90, 200)]),
