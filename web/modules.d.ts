@@ -1,4 +1,4 @@
-// What build.mjs makes of imports that are no JavaScript.
+// What build.mjs makes of imports that are no JavaScript, and what TypeScript does not know of browsers.
 
 declare module "*?bundled" {
   const text: string;
@@ -11,4 +11,11 @@ declare module "*.frag" {
 declare module "*.vert" {
   const text: string;
   export default text;
+}
+
+interface Navigator {
+  /** Gigabytes, roughly; Chromium only (Device Memory API). */
+  deviceMemory?: number;
+  /** WebGPU, where offered. */
+  gpu?: { requestAdapter(): Promise<{ info?: { description?: string; vendor?: string } } | null> };
 }

@@ -40,10 +40,12 @@ export function graphicsProcessor() {
 export class FieldRenderer {
   #canvas;
   #textures;
+  /** @type {WebGL2RenderingContext} */
   #gl;
   #program;
   #uniforms = new Map();
   #target;
+  /** @type {[number, number]} */
   #size = [0, 0];
 
   /**
@@ -52,7 +54,7 @@ export class FieldRenderer {
    * @throws {Error} when the browser has no WebGL2, or the field is too large for its graphics processor
    */
   constructor(canvas, textures) {
-    const gl = canvas.getContext("webgl2", CONTEXT);
+    const gl = /** @type {WebGL2RenderingContext | null} */ (canvas.getContext("webgl2", CONTEXT));
     if (!gl) throw new Error("this browser offers no WebGL2; choose a light field, or views from the network");
     this.#canvas = canvas;
     this.#textures = textures;
@@ -218,6 +220,11 @@ export class FieldRenderer {
     gl.blitFramebuffer(0, 0, ...this.#size, 0, 0, width, height, gl.COLOR_BUFFER_BIT, gl.LINEAR);
   }
 
+  /**
+   * @param {number} attachment
+   * @param {[x: number, y: number, width: number, height: number]} rectangle - from the bottom left
+   * @param {Uint8Array | Uint8ClampedArray} bytes - RGBA, filled
+   */
   #read(attachment, rectangle, bytes) {
     const gl = this.#gl;
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.#target.framebuffer);
@@ -242,7 +249,14 @@ export class FieldRenderer {
   }
 }
 
-/** A 3-D texture on a unit of its own; shape: depth, height, width. */
+/**
+ * A 3-D texture on a unit of its own; shape: depth, height, width.
+ *
+ * @param {WebGL2RenderingContext} gl
+ * @param {number} unit
+ * @param {{format: number[], shape: number[], filter: number}} layout
+ * @param {Uint8Array | Uint32Array} values
+ */
 function textureOf(gl, unit, { format: [internal, format, type], shape: [depth, height, width], filter }, values) {
   gl.activeTexture(gl.TEXTURE0 + unit);
   gl.bindTexture(gl.TEXTURE_3D, gl.createTexture());

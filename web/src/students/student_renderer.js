@@ -30,7 +30,7 @@ import workerSource from "./student_worker.js?bundled";
  * @property {number} width
  * @property {number} height
  * @property {Float32Array} image - [h w 3], sRGB in [0, 1]
- * @property {Uint8ClampedArray} pixels - [h w 4], RGBA, as a canvas takes it
+ * @property {Uint8ClampedArray<ArrayBuffer>} pixels - [h w 4], RGBA, as a canvas takes it
  * @property {number} ms - from the camera to the pixels, in the worker
  */
 

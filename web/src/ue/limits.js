@@ -101,7 +101,7 @@ function* cannotRun(card, { runtimes, precisions }) {
 }
 
 /** @returns {Generator<Miss>} */
-function* away({ view_cell: cell }, { position }) {
+function* away(/** @type {Card} */ { view_cell: cell }, { position }) {
   if (!cell) return;
   const distance = position ? Math.hypot(...position.map((value, axis) => value - cell.centre[axis])) : Infinity;
   if (distance > cell.radius) {

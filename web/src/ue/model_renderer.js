@@ -37,7 +37,7 @@ export function openModel(card, content, means) {
 }
 
 /** @returns {Promise<ModelRenderer>} */
-async function openField({ width, height }, content) {
+async function openField(/** @type {import("./limits.js").Card} */ { width, height }, content) {
   const canvas = document.createElement("canvas");
   const renderer = new FieldRenderer(canvas, readBrickTextures(await gunzipped(content)));
   return {

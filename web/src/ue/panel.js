@@ -63,7 +63,7 @@ export function showUE(host, source) {
   const refresh = () => {
     words.textContent = ue.problem ?? `${TITLES[ue.choice.path]}: ${ue.choice.reason}`;
     words.classList.toggle("cn-problem", ue.problem !== null);
-    for (const path of /** @type {Path[]} */ (["device", "network"])) stages[path].refresh(ue, path);
+    for (const path of /** @type {Path[]} */ (["device", "network"])) stages[path].refresh(ue);
     steering.refresh();
     measured.replaceChildren(measurementsTable(ue));
     details.model.fill(() => cardTable(ue.choice.card ?? ue.held[0]?.card ?? null));
@@ -138,7 +138,7 @@ function stageOf(path) {
 /** What steers the UE. @param {BrowserUE} ue */
 function controlsOf(ue) {
   const name = `cn-ue-path-${++panels}`;
-  const path = radios("Path", MODES, { name, value: ue.mode, onChange: (mode) => ue.setMode(mode) });
+  const path = radios("Path", MODES, { name, value: ue.mode, onChange: (/** @type {any} */ mode) => ue.setMode(mode) });
   const model = choice([], { value: BEST, onchange: (value) => ue.setWish(value === BEST ? null : value) });
   const link = choice([], { value: NO_LINK, onchange: (value) => ue.setLink(profileOf(ue, value)) });
   const battery = batteryOf(ue);
@@ -158,7 +158,7 @@ function controlsOf(ue) {
       battery.refresh();
       if (!ue.offer) return;
       offer(model, [[BEST, "best that fits"], ...ue.offer.cards.map(named).sort(([, a], [, b]) => (a < b ? -1 : 1))]);
-      offer(link, [[NO_LINK, "as it is"], ...ue.offer.links.map(({ name, title }) => [name, title])]);
+      offer(link, [[NO_LINK, "as it is"], ...ue.offer.links.map(linkNamed)]);
     },
   };
 }
@@ -167,6 +167,9 @@ const profileOf = (ue, name) => ue.offer.links.find((profile) => profile.name ==
 
 /** @returns {[string, string]} */
 const named = (card) => [card.name, `${titleOf(card)}, ${psnrOf(card).toFixed(1)} dB`];
+
+/** @returns {[string, string]} */
+const linkNamed = ({ name, title }) => [name, title];
 
 /** The battery: set by hand, or emptied while one watches. @param {BrowserUE} ue */
 function batteryOf(ue) {
