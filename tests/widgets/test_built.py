@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def test_a_built_file_names_no_address_that_it_could_load_from(name: str) -> Non
     text = built_file(name).read_text()
     loads = re.findall(r"""(?:\bsrc=|\bhref=|url\(|@import|\bimport\(|\bfrom)\s*["'`]?(https?:)?//[^\s"'`)]+""", text)
     assert not loads
+
+
+@pytest.mark.skipif(not (WEB / "node_modules").is_dir(), reason="needs node's packages: npm ci --prefix web")
+def test_the_types_that_the_sources_declare_hold() -> None:
+    done = subprocess.run(["npm", "run", "--silent", "check"], cwd=WEB, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_missing_file_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
