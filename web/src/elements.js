@@ -46,3 +46,16 @@ export function choice(options, { value, onchange }) {
   made.onchange = () => onchange(made.value);
   return made;
 }
+
+/**
+ * Keep keys from JupyterLab, which listens at the document and would take letters and Enter for commands to its
+ * notebook: insert a cell, cut one, edit. Escape and keys with Ctrl, Alt or Meta go on.
+ *
+ * @param {HTMLElement} root
+ */
+export function keepKeys(root) {
+  root.addEventListener("keydown", (event) => {
+    const goesOn = event.ctrlKey || event.altKey || event.metaKey || event.key === "Escape";
+    if (!goesOn) event.stopPropagation();
+  });
+}

@@ -3,7 +3,7 @@
 import { createCameraControls } from "../camera/controls.js";
 import { KEYS } from "../camera/keyboard.js";
 import { cameraOf } from "../camera/pose.js";
-import { button, choice, element, labelled } from "../elements.js";
+import { button, choice, element, keepKeys, labelled } from "../elements.js";
 import { viewOfTrait } from "./camera_trait.js";
 import { linkToKernel } from "./link_to_kernel.js";
 import { createPane } from "./pane.js";
@@ -139,8 +139,7 @@ function render({ model, el }) {
 
   const root = element(
     "div",
-    // JupyterLab would take W, A, S and D for commands to its notebook.
-    { class: "cn cn-explorer", "data-lm-suppress-shortcuts": "true" },
+    { class: "cn cn-explorer" },
     element("div", { class: "cn-bar" }, ...createModeChoices(kernel), ...photos.controls),
     stage,
     element(
@@ -156,6 +155,7 @@ function render({ model, el }) {
     createHelp(),
   );
   el.append(root);
+  keepKeys(root);
   kernel.send({ kind: "hello" });
 
   return () => {
