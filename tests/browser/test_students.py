@@ -115,6 +115,7 @@ def shelf(pages: Pages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
         yield Shelf(tmp_path_factory.mktemp("graphs"), pages, pages.open(url), offered)
 
 
+@pytest.mark.row("S35")
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_browser_draws_what_onnx_runtime_draws(shelf: Shelf, student: str) -> None:
     graph = shelf.graph(student).read_bytes()
