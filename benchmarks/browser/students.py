@@ -123,7 +123,7 @@ def _student(page: Page, artefact: Artefact, graph: bytes, *, frames: int) -> di
         "native_ms": round(card.latency.median_ms, 2),
         "open_ms": round(turns["openMs"]),
         "first_picture_ms": round(turns["firstMs"]),
-        "psnr": card.quality.psnr,
+        "psnr": None if card.quality.psnr is None else round(card.quality.psnr, 2),
         "difference": _difference(graph, cameras[0], np.array(turns["image"], np.float32)),
     }
 
