@@ -8,7 +8,7 @@ from typing import Any
 
 import anywidget  # noqa: F401  what FigureWidget needs: missing here, it is missing with the remedy
 import plotly.graph_objects as go
-from ipywidgets import HTML, Checkbox, Dropdown, FloatRangeSlider, HBox, Layout, VBox
+from ipywidgets import HTML, Button, Checkbox, Dropdown, FloatRangeSlider, HBox, Layout, VBox
 from ipywidgets import Image as Picture
 from PIL import Image
 
@@ -78,12 +78,14 @@ class CaptureMap(VBox):
         ues = list(dict.fromkeys(photo.ue for photo in photos))
         self.ue = Dropdown(options=[NOBODY, *ues], description="UE", layout=Layout(width="14em"))
         self.ue.observe(lambda _: self.choose(None if self.ue.value == NOBODY else self.ue.value), names="value")
+        self.next = Button(description="Next UE", tooltip="Show the next UE's photos", layout=Layout(width="7em"))
+        self.next.on_click(lambda _: self._choose_next())
         self.shows_photos = Checkbox(value=True, description="photos in their frusta", indent=False)
         self.shows_photos.observe(lambda _: self._show_thumbnails(), names="value")
         self.time = self._slider()
         self.words = HTML(_told(self.photos))
         self.beside = VBox(layout=Layout(width="260px", max_height="560px", overflow="auto"))
-        controls = [self.ue, self.shows_photos, *([self.time] if self.time else [])]
+        controls = [self.ue, self.next, self.shows_photos, *([self.time] if self.time else [])]
         super().__init__(
             [
                 HBox(controls, layout=Layout(flex_flow="row wrap", align_items="center")),
@@ -105,6 +107,11 @@ class CaptureMap(VBox):
         heading = [] if ue is None else [HTML(f"<b>{html.escape(ue)}</b>, {len(own)} photos")]
         self.beside.children = (*heading, *shown)
         self.figure.data[-1].update(self._chosen(self._shown()).to_plotly_json())
+
+    def _choose_next(self) -> None:
+        """What the keyboard has in place of the list: JupyterLab keeps the arrow keys in lists for itself."""
+        options = self.ue.options
+        self.ue.value = options[(options.index(self.ue.value) + 1) % len(options)]
 
     def still(self) -> go.Figure:
         """The map as it is now, as a figure that stays."""

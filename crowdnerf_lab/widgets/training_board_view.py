@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-from ipywidgets import HTML, BoundedFloatText, Button, Dropdown, HBox, IntText, Layout, VBox
+from ipywidgets import HTML, BoundedFloatText, Button, Dropdown, HBox, IntText, Layout, ToggleButtons, VBox
 
 from crowdnerf_lab.widgets.training_figure import (
     CURVES,
@@ -35,7 +35,7 @@ class TrainingBoardView(VBox):
         self.stop = self._button("Stop", "End after the current step; what was reached is kept", self._stop)
         self.resume = self._button("Resume", "Go on where the chosen run stopped", self._resume)
         self.branch = self._button("Branch", "Go on from the chosen run with this seed and step size", self._branch)
-        self.run = Dropdown(options=[first.name], description="of run", style=NARROW, layout=Layout(width="11em"))
+        self.run = ToggleButtons(options=[first.name], description="of run", style={**NARROW, "button_width": "auto"})
         self.budget = BoundedFloatText(
             whole, min=0, max=1e9, description=f"up to, {unit}", style=NARROW, layout=Layout(width="13em")
         )
@@ -46,6 +46,8 @@ class TrainingBoardView(VBox):
         self.preview = Dropdown(
             options=_views_of(board), value=board.view, description="preview", style=NARROW, layout=Layout(width="16em")
         )
+        self.next = self._button("Next view", "Look through the next view's camera", self._look_next)
+        self.next.layout.width = "7em"
         self.words = HTML(layout=Layout(min_height="1.6em"))
         # Any: plotly's traces have their attributes at run time only.
         self.figure: Any = go.FigureWidget(training_figure(self.runs.runs, board.pictures, board.notes))
@@ -56,7 +58,7 @@ class TrainingBoardView(VBox):
             [self.stop, self.resume, self.branch, self.run, self.budget, self.seed, self.rate],
             layout=Layout(flex_flow="row wrap", align_items="center"),
         )
-        super().__init__([steering, self.preview, self.words, self.figure])
+        super().__init__([steering, HBox([self.preview, self.next]), self.words, self.figure])
         self.runs.listen(self.show_run)
         self.show_run(self.runs.current)
 
@@ -122,6 +124,11 @@ class TrainingBoardView(VBox):
 
     def _choose(self, _: object) -> None:
         self.show_run(self.runs.named(self.run.value))
+
+    def _look_next(self) -> None:
+        """What the keyboard has in place of the list: JupyterLab keeps the arrow keys in lists for itself."""
+        rows = [row for _, row in self.preview.options]
+        self.preview.value = rows[(rows.index(self.preview.value) + 1) % len(rows)]
 
     def _look_through(self, _: object) -> None:
         self.board.view = self.preview.value or 0

@@ -325,13 +325,15 @@ class _Curve:
         due = elapsed >= LIVE_EVERY or math.floor(POINTS * moment.used) > math.floor(POINTS * since.used)
         if moment.report is None and not due:
             return
-        before = self.run.points[-1].rays_per_second if self.run.points else math.nan
+        rate = (moment.rays - since.rays) / elapsed if elapsed > 0 else math.nan
+        if not due and self.run.points:  # a few steps only, between a point and a report
+            rate = self.run.points[-1].rays_per_second
         self.run.points.append(
             CurvePoint(
                 step=moment.step,
                 seconds=moment.seconds,
                 loss=sum(self.losses) / len(self.losses),
-                rays_per_second=(moment.rays - since.rays) / elapsed if elapsed > 0 else before,
+                rays_per_second=rate,
                 held_out_psnr=moment.report and moment.report.record.held_out_psnr,
             )
         )

@@ -27,7 +27,6 @@ def named(map_: CaptureMap, name: str):
     return next(trace for trace in map_.figure.data if trace.name.startswith(name))
 
 
-@pytest.mark.row("S13")
 def test_rejected_photos_carry_their_reasons(captures: CaptureSet) -> None:
     report = screening_of(captures, {"ue1_2.jpg": "half as sharp as the UE's others"})
     shown = capture_map(captures, screening=report)
@@ -89,6 +88,8 @@ def test_choosing_a_ue_shows_its_photos_by_click_and_by_keyboard(captures: Captu
     shown.ue.value = NOBODY
     assert (shown.chosen, shown.beside.children) == (None, ())
     assert not named(shown, "chosen UE").visible
+    shown.next.click()
+    assert shown.chosen == "ue0"
     with pytest.raises(ValueError, match=r"no UE 'ue9'.* ue0, ue1"):
         shown.choose("ue9")
 

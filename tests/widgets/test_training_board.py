@@ -162,6 +162,9 @@ def test_the_buttons_do_what_they_say(board_of: Begin) -> None:
     assert view.run.options == ("trunk", "branch 1")
     assert [trace.name for trace in view.figure.data[len(PICTURES) + len(CURVES) :]] == ["branch 1"] * 3
     assert list(view.figure.data[-3].x) == [point.seconds for point in branch.points]
+    rows = [row for _, row in view.preview.options]
+    view.next.click()
+    assert board.view == view.preview.value == rows[1]
     view.resume.click()
     assert "has used its budget" in view.words.value
 
