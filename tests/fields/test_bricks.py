@@ -13,14 +13,12 @@ from crowdnerf_lab.cameras import look_at, pinhole
 from crowdnerf_lab.fields import bricks as bricks_module
 from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
 from crowdnerf_lab.fields.baked import BakedField
-from crowdnerf_lab.fields.baking import bake
 from crowdnerf_lab.fields.brick_textures import BrickTextures, BrickTexturesError
 from crowdnerf_lab.fields.bricks import Bricks, build_bricks
-from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.kernels import bricks_cpu, reference
 from crowdnerf_lab.metrics import psnr
-from crowdnerf_lab.scene import Bounds
 from tests import brick_shader
+from tests.toy_baked_field import ball, degree_0, thinned
 
 CELLS, ROWS, RESOLUTIONS = 8, 1 << 9, (4, 8, 16, 32)
 WIDTH, HEIGHT = 40, 32
@@ -163,27 +161,7 @@ def test_a_leap_never_passes_the_empty_cube() -> None:
 
 @pytest.fixture(scope="module")
 def baked() -> BakedField:
-    """A ball of colours, finer towards +x."""
-    generator = torch.Generator().manual_seed(0)
-    shape = SHGridShape(resolutions=(8, 16, 32, 64), log2_rows=12, occupancy_cells=16, steps=96)
-    grid = SHGrid(Bounds(centre=torch.tensor([0.1, 0.0, 0.0]), half_size=torch.tensor([2.0, 1.8, 2.2])), shape=shape)
-    grid.table.data[:, :13] = 0.6 * torch.randn(grid.table.shape[0], 13, generator=generator)
-    grid.table.data[: 1 << 12, 0] += 2.0
-    side = (torch.arange(16) + 0.5) / 16
-    unit = torch.stack(torch.meshgrid(side, side, side, indexing="ij"), dim=-1)
-    inside = ((unit - 0.5).norm(dim=-1) < 0.2).float()
-    grid.density_of_cell.copy_(inside * 10)
-    grid.occupied.copy_(inside > 0)
-    return bake(grid)
-
-
-def thinned(field: BakedField) -> BakedField:
-    """Only two dozen rows of the two finest levels stay, so that bricks of all kinds occur."""
-    kept = np.unpackbits(field.kept).astype(bool)
-    numbers = np.flatnonzero(kept)
-    levels = numbers // field.rows
-    stay = (levels < 2) | (np.arange(len(numbers)) % 97 == 0)
-    return replace(field, values=np.where(stay[:, None], field.values, 0))
+    return ball()
 
 
 def camera() -> dict:
@@ -191,11 +169,6 @@ def camera() -> dict:
     cameras = pinhole(look_at(eye, torch.zeros_like(eye)), torch.full((1,), 50.0), width=WIDTH, height=HEIGHT)
     pose, (cx, cy) = cameras.camera_to_world[0].numpy(), cameras.centre[0].tolist()
     return {"camera_to_world": pose, "focal": (50.0, 50.0), "centre": (cx, cy), "width": WIDTH, "height": HEIGHT}
-
-
-def degree_0(field: BakedField) -> BakedField:
-    columns = [0, 1, 5, 9]
-    return replace(field, values=field.values[:, columns], scales=field.scales[:, columns])
 
 
 @pytest.mark.parametrize("form", [lambda field: field, thinned, degree_0], ids=["full", "thinned", "degree 0"])

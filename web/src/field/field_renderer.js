@@ -16,7 +16,14 @@ import vertexSource from "./march.vert";
 
 /** @typedef {import("./brick_textures.js").BrickTextures} BrickTextures */
 
-const CONTEXT = { alpha: false, antialias: false, depth: false, powerPreference: "high-performance" };
+/** Preserved, so that the canvas can be copied or saved also after the page has shown it. */
+const CONTEXT = {
+  alpha: false,
+  antialias: false,
+  depth: false,
+  powerPreference: "high-performance",
+  preserveDrawingBuffer: true,
+};
 const INTERVALS = [1, 2, 4];
 /** Texture units. */
 const CELLS = 0;
