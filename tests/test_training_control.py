@@ -68,12 +68,12 @@ def test_stopping_from_another_thread_ends_the_fit_and_the_same_call_resumes_it(
     control.watch(lambda moment: begun.set() if moment.step >= 20 else None)
     stopper = threading.Thread(target=lambda: (begun.wait(20), control.stop()))
     stopper.start()
-    stopped = fit(ball, steps=120, settings=SMALL, checkpoint=checkpoint, control=control)
+    stopped = fit(ball, steps=80, settings=SMALL, checkpoint=checkpoint, control=control)
     stopper.join()
     assert stopped.interrupted
-    assert 20 <= stopped.history[-1].step < 120
-    resumed = fit(ball, steps=120, settings=SMALL, checkpoint=checkpoint, control=TrainingControl())
-    quiet = fit(ball, steps=120, settings=SMALL)
+    assert 20 <= stopped.history[-1].step < 80
+    resumed = fit(ball, steps=80, settings=SMALL, checkpoint=checkpoint, control=TrainingControl())
+    quiet = fit(ball, steps=80, settings=SMALL)
     assert not resumed.interrupted
     assert all(torch.equal(state_of(resumed.model)[name], value) for name, value in state_of(quiet.model).items())
 
@@ -87,7 +87,7 @@ def test_a_watcher_gets_its_share_of_the_time_only(ball: PosedScene) -> None:
 
     control = TrainingControl()
     control.watch(slow, share=0.1)
-    result = fit(ball, steps=150, settings=SMALL, control=control)
+    result = fit(ball, steps=100, settings=SMALL, control=control)
     assert len(spent) >= 2
     # The first call is free, and none is longer than the one before but for what the machine makes of it.
     assert 0.02 * (len(spent) - 1) <= 0.1 * result.seconds + 0.02

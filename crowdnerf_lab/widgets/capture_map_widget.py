@@ -117,6 +117,10 @@ class CaptureMap(VBox):
         """The map as it is now, as a figure that stays."""
         return go.Figure(self._traces(self._shown()), map_layout(width=WIDTH, height=560))
 
+    def __repr__(self) -> str:
+        """What is left of the widget where there is no kernel: on GitHub, and after papermill."""
+        return _counted(self._shown())
+
     def _traces(self, shown: Sequence[PlacedPhoto]) -> list[Any]:
         """Of these photos; their number and order are always the same."""
         depth = self._frustum_m
@@ -180,6 +184,11 @@ class CaptureMap(VBox):
 
 
 def _told(photos: Sequence[PlacedPhoto]) -> str:
+    """The line above the map, which is also read aloud when it changes."""
+    return f'<span role="status">{_counted(photos)}</span>'
+
+
+def _counted(photos: Sequence[PlacedPhoto]) -> str:
     """One line: how many photos, what was found, and how far GPS is from the calibrated places."""
     found = [photo.finding for photo in photos]
     counts = ", ".join(f"{found.count(each)} {each}" for each in dict.fromkeys(sorted(found, key=lambda f: f != KEPT)))
@@ -188,7 +197,7 @@ def _told(photos: Sequence[PlacedPhoto]) -> str:
     unplaced = sum(photo.position is None for photo in photos)
     lost = f"; {unplaced} have no place" if unplaced else ""
     ues = len({photo.ue for photo in photos})
-    return f'<span role="status">{ues} UEs, {len(photos)} photos: {counts}{lost}{gps}</span>'
+    return f"{ues} {'UE' if ues == 1 else 'UEs'}, {len(photos)} photos: {counts}{lost}{gps}"
 
 
 def _beside(photo: PlacedPhoto) -> list[Picture | HTML]:

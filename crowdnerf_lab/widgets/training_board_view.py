@@ -62,6 +62,10 @@ class TrainingBoardView(VBox):
         self.runs.listen(self.show_run)
         self.show_run(self.runs.current)
 
+    def __repr__(self) -> str:
+        """What is left of the widget where there is no kernel: on GitHub, and after papermill."""
+        return repr(self.board)
+
     def show_run(self, run: TrainingRun) -> None:
         """Bring curves, words and buttons up to date with a run."""
         with self.figure.batch_update():

@@ -99,8 +99,9 @@ def test_time_slider_only_for_timed_captures(captures: CaptureSet, tmp_path: Pat
     shown = capture_map(toy_captures(tmp_path, seconds_apart=1.0))
     assert shown.time.value == (0.0, 11.0)
     shown.time.value = (3.0, 5.0)
-    assert "1 UEs, 3 photos" in shown.words.value
+    assert "1 UE, 3 photos" in shown.words.value
     assert set(named(shown, "kept (").customdata) == {"ue1"}
+    assert repr(shown) == "1 UE, 3 photos: 3 kept"
     assert len(shown.still().data) == len(shown.figure.data)
     shown.time.value = (0.0, 11.0)
     assert len(named(shown, "kept (").x) == 12
