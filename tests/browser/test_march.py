@@ -53,6 +53,7 @@ LOSE_AND_RESTORE = """async () => {
   const lost = happened("webglcontextlost");
   taken.loseContext();
   await lost;
+  await new Promise((resolve) => setTimeout(resolve));  // it may be given back once every listener was told
   const whileLost = renderer.lost;
   const restored = happened("webglcontextrestored");
   taken.restoreContext();
