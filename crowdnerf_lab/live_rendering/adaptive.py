@@ -17,12 +17,12 @@ SPARE = 0.85
 """Part of a frame's time that a larger picture must fit into."""
 REMEMBERED = 0.7
 """Weight of what was known when a new frame is measured."""
-UNMEASURED_RAYS_PER_SECOND = 2e4
+UNMEASURED_RAYS_PER_SECOND = 5e3
 """Assumed of whatever has not drawn yet, so little that even the slowest soon shows something."""
 FIXED_SHARE = 0.7
 """Most of a frame's time that its fixed part can claim: however slow the sending, something is drawn."""
 AT_ONCE_S = 0.15
-"""Seconds in which a whole picture is drawn without a coarser one before it."""
+"""Seconds that a sharper picture may take without a coarser one before it."""
 LAST_BEFORE_WHOLE = 0.7
 """A picture this large is so nearly the whole one that it would only delay it."""
 
@@ -79,10 +79,14 @@ class AdaptiveResolution:
         return RUNG**self._rung
 
 
-def refinement_scales(moving: float, *, rate: RayRate, view: ViewRequest) -> tuple[float, ...]:
-    """Scales of the pictures of a view at rest, ending with 1: twice as wide from step to step, beginning above the
-    scale that was shown while moving; 1 alone where that takes no longer than AT_ONCE_S."""
-    if rate.seconds(view.width * view.height) <= AT_ONCE_S:
-        return (1.0,)
-    doublings = [moving * 2**step for step in range(1, 16)]
-    return (*(scale for scale in doublings if scale < LAST_BEFORE_WHOLE), 1.0)
+def sharper_scale(shown: float, *, rate: RayRate, view: ViewRequest) -> float:
+    """The scale of the picture of a view at rest that follows one of scale `shown`: twice as wide at least, and as
+    large as AT_ONCE_S allows; 1 at most, and once it is nearly reached."""
+
+    def seconds(scale: float) -> float:
+        return rate.seconds(round(scale * scale * view.width * view.height))
+
+    scale = 2 * shown
+    while scale < LAST_BEFORE_WHOLE and seconds(min(2 * scale, 1.0)) <= AT_ONCE_S:
+        scale *= 2
+    return scale if scale < LAST_BEFORE_WHOLE else 1.0

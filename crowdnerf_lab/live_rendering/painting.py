@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from crowdnerf_lab.fields.appearance import Appearance
-from crowdnerf_lab.live_rendering.adaptive import AdaptiveResolution, RayRate, refinement_scales
+from crowdnerf_lab.live_rendering.adaptive import AdaptiveResolution, RayRate, sharper_scale
 from crowdnerf_lab.live_rendering.frame import Frame, Look
 from crowdnerf_lab.live_rendering.modes import Legend, Mode, channel_of, legend_of, modes_of, picture_of
 from crowdnerf_lab.live_rendering.sources import Channel, LiveRenderingError, Rows, Source
@@ -67,18 +67,22 @@ class Painter:
 
     def ever_sharper(self, look: Look, *, keep_going: KeepGoing) -> Iterator[Frame]:
         """The frames of a view at rest; fewer when `keep_going` says no."""
-        quickest, whole = self._quickest(look), _largest_scale(self._source, look.view)
-        steps: list[tuple[Source, float]]
-        if quickest is self._source:
-            scales = refinement_scales(self._moving_scale(look), rate=self._rate(quickest, look), view=look.view)
-            steps = [(quickest, scale) for scale in scales if scale < whole]
-        else:
-            steps = [(quickest, 1.0)]
-        for source, scale in (*steps, (self._source, whole)):
-            frame = self._frame(look, source, scale, moving=False, keep_going=keep_going)
-            if frame is None:
+        quickest, shown = self._quickest(look), self._moving_scale(look)
+        if quickest is not self._source:
+            if (frame := self._frame(look, quickest, 1.0, moving=False, keep_going=keep_going)) is None:
                 return
             yield frame
+            shown = 1.0
+        elif not look.moving:
+            shown /= 2  # that size has not been shown
+        whole = _largest_scale(self._source, look.view)
+        while True:
+            shown = min(whole, sharper_scale(shown, rate=self._rate(self._source, look), view=look.view))
+            if (frame := self._frame(look, self._source, shown, moving=False, keep_going=keep_going)) is None:
+                return
+            yield frame
+            if frame.final:
+                return
 
     def sharpest(self, look: Look) -> Frame:
         """The model's own frame at full size."""

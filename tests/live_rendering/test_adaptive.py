@@ -7,7 +7,7 @@ from crowdnerf_lab.live_rendering.adaptive import (
     RUNG,
     AdaptiveResolution,
     RayRate,
-    refinement_scales,
+    sharper_scale,
 )
 from crowdnerf_lab.network.views.view_request import ViewRequest
 from tests.live_rendering.test_sources import view_of
@@ -66,11 +66,14 @@ def test_the_rate_follows_the_frames():
     assert rate.seconds(200_000) == pytest.approx(2, rel=0.02)
 
 
-def test_refinement_grows_to_the_whole():
-    scales = refinement_scales(0.2, rate=rate_of(1e5), view=VIEW)
-    assert scales == (0.4, 1.0)
-    assert refinement_scales(0.1, rate=rate_of(1e5), view=VIEW) == (0.2, 0.4, 1.0)
-    assert refinement_scales(0.1, rate=rate_of(1e9), view=VIEW) == (1.0,)
+def test_pictures_at_rest_grow_to_the_whole():
+    slow, middling, quick = rate_of(1e4), rate_of(2e5), rate_of(1e9)
+    assert sharper_scale(0.1, rate=slow, view=VIEW) == 0.2
+    assert sharper_scale(0.2, rate=slow, view=VIEW) == 0.4
+    assert sharper_scale(0.4, rate=slow, view=VIEW) == 1
+    # 0.2 would be done in a blink; 0.4 takes a quarter of a second.
+    assert sharper_scale(0.05, rate=middling, view=VIEW) == 0.2
+    assert sharper_scale(0.05, rate=quick, view=VIEW) == 1
 
 
 def test_no_frames_are_refused():

@@ -64,21 +64,21 @@ def test_at_rest_the_view_becomes_the_models_own():
 
 def test_a_moving_view_rests_when_no_camera_comes():
     reader = Reader()
-    with LiveRenderer(SlowField(2e5), on_frame=reader) as renderer:
-        renderer.look(view_of(width=320, height=240), number=1)
+    with LiveRenderer(SlowField(5e4), on_frame=reader) as renderer:
+        renderer.look(view_of(width=160, height=120), number=1)
         frame = reader.final(1)
-    assert frame.width == 320
+    assert frame.width == 160
     assert reader.frames[0].moving
     widths = [frame.width for frame in reader.frames]
     assert widths == sorted(widths)
-    assert widths[0] < 320
+    assert widths[0] < 160
 
 
 def test_the_newest_camera_wins():
     reader = Reader()
-    with LiveRenderer(SlowField(4e5), on_frame=reader) as renderer:
+    with LiveRenderer(SlowField(1e5), on_frame=reader) as renderer:
         for number in range(60):
-            renderer.look(view_of(number % 12, width=320, height=240), number=number)
+            renderer.look(view_of(number % 12, width=160, height=120), number=number)
             time.sleep(0.005)
         reader.final(59)
     numbers = [frame.look.number for frame in reader.frames]
@@ -89,12 +89,12 @@ def test_the_newest_camera_wins():
 
 def test_a_newer_look_ends_a_drawing_between_two_bands():
     reader = Reader()
-    with LiveRenderer(SlowField(2e4), on_frame=reader) as renderer:  # the whole view would take 4 s
-        renderer.look(view_of(width=320, height=240), moving=False, number=1)
+    with LiveRenderer(SlowField(5e3), on_frame=reader) as renderer:  # the whole view would take 4 s
+        renderer.look(view_of(width=160, height=120), moving=False, number=1)
         first = reader.until(lambda frame: frame.look.number == 1)
         time.sleep(0.1)
         asked = time.perf_counter()
-        renderer.look(view_of(width=64, height=48), moving=False, number=2)
+        renderer.look(view_of(width=32, height=24), moving=False, number=2)
         reader.final(2)
         waited = time.perf_counter() - asked
     assert not first.final
@@ -106,7 +106,7 @@ def test_frames_wait_for_those_on_their_way():
     reader = Reader()
     settings = LiveSettings(in_flight=1, patience_s=PATIENCE_S, rest_s=0.01)
     with LiveRenderer(SlowField(5e4), on_frame=reader, settings=settings) as renderer:
-        renderer.look(view_of(width=320, height=240), number=1)
+        renderer.look(view_of(width=160, height=120), number=1)
         first = reader.until(lambda frame: True)
         time.sleep(0.3)
         assert len(reader.frames) == 1
@@ -213,8 +213,8 @@ def test_a_model_that_fails_once_is_shown_again(caplog):
 
 def test_nothing_comes_after_close():
     reader = Reader()
-    renderer = LiveRenderer(SlowField(2e4), on_frame=reader)
-    renderer.look(view_of(width=320, height=240), moving=False)
+    renderer = LiveRenderer(SlowField(5e3), on_frame=reader)
+    renderer.look(view_of(width=160, height=120), moving=False)
     reader.until(lambda frame: True)
     renderer.close()
     shown = len(reader.frames)
