@@ -73,7 +73,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
 def _in_lab(lab: Lab, names: tuple[str, ...]) -> dict[str, Any]:
     page = lab.open(BEFORE.format(folder=str(ARTEFACTS), names=names), CELL)
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
-    page.get_by_text("opened", exact=True).wait_for(timeout=60_000)
+    page.locator(".jp-OutputArea-output", has_text="opened").wait_for(timeout=60_000)
     row = _row(page.evaluate(REACHED, True))
     lab.pages.close_all_but(0)
     return row

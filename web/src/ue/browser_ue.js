@@ -74,6 +74,8 @@ export class BrowserUE {
   };
   /** What each path shows, and the lossless view, with the view that they are of. */
   #shown = { device: null, network: null, truth: null };
+  /** Of the device's pictures, those with all their pixels. */
+  #fullFrames = new PathFigures();
   /** When the network may be asked again for a view. */
   #networkFrom = 0;
   #resting = true;
@@ -227,7 +229,10 @@ export class BrowserUE {
     const card = this.choice.card ?? this.#chooser.usable(this.wish)[0];
     if (!card) return;
     try {
-      if (this.#shown.device?.card !== card) this.figures.device.forget();
+      if (this.#shown.device?.card !== card) {
+        this.figures.device.forget();
+        this.#fullFrames.forget();
+      }
       const renderer = await this.#models.open(card.name);
       this.#reached("model ready");
       const scale = full || !renderer.scales ? 1 : this.#scaleOf(card);
@@ -235,6 +240,7 @@ export class BrowserUE {
       this.#drew("device", renderer.canvas, ms, scale < 1 ? `at ${(100 * scale).toFixed(0)} % of the pixels` : "");
       this.#shown.device = { view, card, scale, pixels: full && this.comparing ? renderer.pixels() : null };
       this.#account(card, renderer, ms, scale);
+      this.#measureAt(card);
     } catch (error) {
       this.#models.close();
       this.#chooser.refuse(card);
@@ -247,10 +253,18 @@ export class BrowserUE {
   #account(card, { scales }, ms, scale) {
     this.battery.drew((card.energy?.frame_mj ?? 0) * scale ** 2);
     this.#chooser.paths.deviceTook(ms, performance.now() / 1e3);
-    const { pictures, medianMs } = this.figures.device;
-    if (scale === 1 && pictures >= MEASURED_AFTER) {
-      const runtime = scales ? "webgl" : "onnxruntime";
-      this.#capability.relative_speed[runtime] = card.latency.median_ms / medianMs;
+    if (scale < 1) return;
+    this.#fullFrames.drew(ms, "");
+    const { pictures, medianMs } = this.#fullFrames;
+    if (pictures >= MEASURED_AFTER) {
+      this.#capability.relative_speed[scales ? "webgl" : "onnxruntime"] = card.latency.median_ms / medianMs;
+    }
+  }
+
+  /** Pictures are compared at the size of the device's model: those of another size are asked for again. */
+  #measureAt({ width }) {
+    for (const path of /** @type {const} */ (["network", "truth"])) {
+      if (this.#shown[path] && this.#shown[path].pixels.width !== width) this.#shown[path] = null;
     }
   }
 
@@ -310,7 +324,8 @@ export class BrowserUE {
 
   /** The network's own picture of the first view came with the model's card: there is something to see at once. */
   async #showProbe(card) {
-    const bitmap = await decoded(await this.#source.probe(card.name));
+    const bitmap = await this.#source.probe(card.name).then(decoded).catch(() => null);
+    if (!bitmap) return; // nobody waits for it: a view of the network's will come
     if (this.figures.network.pictures || this.figures.device.pictures) return;
     this.#surfaces.show("network", canvasOf(bitmap));
     this.#first("the network, a view made beforehand");
