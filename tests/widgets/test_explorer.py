@@ -14,8 +14,12 @@ import torch
 from PIL import Image
 
 from crowdnerf_lab.cameras import distorted, pixel_grid
+from crowdnerf_lab.fields.sh_grid import SHGridShape
+from crowdnerf_lab.fit_settings import FitSettings
 from crowdnerf_lab.network.views.view_request import ViewError
 from crowdnerf_lab.scene import PosedScene
+from crowdnerf_lab.training import fit
+from crowdnerf_lab.training_control import TrainingControl
 from crowdnerf_lab.widgets.explorer_camera import camera_of, ideal_photo, view_of
 from crowdnerf_lab.widgets.explorer_recording import free_name
 from crowdnerf_lab.widgets.explorer_widget import Explorer, ExplorerError, explorer
@@ -175,6 +179,19 @@ def test_looking_from_a_camera_of_ones_own_keeps_what_it_sees(browser):
     assert torch.allclose(widget.cameras.camera_to_world[0], cameras.camera_to_world[2])
     seen = 2 * math.atan(20 / (2 * float(widget.cameras.focal[0, 1])))
     assert seen == pytest.approx(2 * math.atan(40 / (2 * float(cameras.focal[2, 1]))), rel=1e-6)
+    widget.close()
+
+
+def test_a_fit_in_the_same_cell_is_seen_while_it_trains(browser, scene):
+    control = TrainingControl()
+    widget = explorer(control, scene=scene)
+    seen: list[int] = []
+    control.watch(lambda moment: seen.append(len(browser.sent)))
+    small = SHGridShape(resolutions=(4, 8), log2_rows=8, occupancy_cells=8, steps=16)
+    fit(scene, steps=40, settings=FitSettings(shape=small), control=control, progress=False)
+    assert seen[-1] > 0, "no frame before the last step"
+    head, _ = browser.sent[0]
+    assert head["kind"] == "frame"
     widget.close()
 
 
