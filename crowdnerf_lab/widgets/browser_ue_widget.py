@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
-import plotly.graph_objects as go
 import traitlets
 
 from crowdnerf_lab.catalogue.artefact import Artefact
-from crowdnerf_lab.figures.pictures import image_strip
 from crowdnerf_lab.network.views.view_codecs import decode_view
 from crowdnerf_lab.widgets.built import RUNTIME, built_file
 from crowdnerf_lab.widgets.ue_networks import BrowserUEError, UENetwork, network_of
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from crowdnerf_lab.fields.baked import BakedField
     from crowdnerf_lab.fields.field import RadianceField
     from crowdnerf_lab.network.serving import RunningService
@@ -64,9 +64,13 @@ class BrowserUE(anywidget.AnyWidget):
         self.network.close()
         super().close()
 
-    def still(self) -> go.Figure:
+    def still(self) -> "go.Figure":
         """A figure that stays where no browser draws: the network's view of the first model's probe, and what this
         machine's processor draws of it with the model that the browser used (or the best that it could)."""
+        from crowdnerf_lab.figures.pictures import (
+            image_strip,
+        )  # late: it loads torch, and a page wants its first picture
+
         cards = {card["name"]: card for card in self.network.event()["cards"]}
         card = cards.get(self.measured.get("model") or "") or max(cards.values(), key=_psnr)
         document = probe_view(card)

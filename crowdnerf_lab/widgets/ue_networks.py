@@ -8,6 +8,8 @@ Both kinds of network answer the same questions, from threads of the widget's ow
     view(document)         the view of a `ViewDocument`, encoded
     drawn_locally(name, document)    the same view as this machine draws it with a model; None where it is not here
     close()                leave
+
+What renders and unpacks is loaded when it is first asked for: a page must not wait for it to show something.
 """
 
 import time
@@ -22,21 +24,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
-from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.findings import first_finding
 from crowdnerf_lab.network.links.link_profiles import LINKS
-from crowdnerf_lab.network.models.browser_models import packed, unpacked_model
 from crowdnerf_lab.network.ue import load_artefact
-from crowdnerf_lab.network.views.render_process import as_picture, loaded_field
 from crowdnerf_lab.network.views.served_fields import best_field
 from crowdnerf_lab.network.views.view_codecs import MEDIA_TYPES, EncodedView, encode_picture
 from crowdnerf_lab.network.views.view_documents import ViewDocument
-from crowdnerf_lab.network.views.view_engine import render_and_encode
 from crowdnerf_lab.network.views.view_request import ViewError
 
 if TYPE_CHECKING:
     import httpx
 
+    from crowdnerf_lab.fields.baked import BakedField
     from crowdnerf_lab.fields.field import RadianceField
 
 JOINING = {
@@ -79,7 +78,9 @@ class KernelNetwork:
 
     def model(self, name: str) -> bytes:
         """Raises ArtefactError or BrowserModelError, as `browser_model_of` does."""
-        return packed(unpacked_model(self._named(name)))
+        from crowdnerf_lab.network.models.browser_models import browser_model_of
+
+        return browser_model_of(self._named(name)).content
 
     def probe(self, name: str) -> bytes:
         """The picture that came with the card."""
@@ -88,6 +89,10 @@ class KernelNetwork:
 
     def view(self, document: Mapping[str, Any]) -> EncodedView:
         """Rendered here and now. Raises ViewError for a view that there cannot be."""
+        from crowdnerf_lab.fields.baked import BakedField
+        from crowdnerf_lab.network.views.render_process import as_picture
+        from crowdnerf_lab.network.views.view_engine import render_and_encode
+
         asked = _checked(document)
         request, field = asked.request(), self._served
         if not isinstance(field, BakedField):
@@ -119,6 +124,8 @@ class KernelNetwork:
 
     @cached_property
     def _served(self) -> "RadianceField | BakedField":
+        from crowdnerf_lab.network.views.render_process import loaded_field
+
         return self._field or loaded_field(best_field(self.artefacts.values())[0].folder)[0]
 
     def _named(self, name: str) -> Artefact:
@@ -144,6 +151,8 @@ class ServiceNetwork:
 
     def model(self, name: str) -> bytes:
         """What the service has made for browsers."""
+        from crowdnerf_lab.network.models.browser_models import packed
+
         return packed(self._asked("GET", f"{self._version}/artefacts/{name}/browser").content)
 
     def probe(self, name: str) -> bytes:
