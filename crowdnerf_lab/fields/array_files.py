@@ -13,11 +13,16 @@ MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Path:
-    """Write arrays (float32, int8 or uint8) and texts as one safetensors file, atomically."""
+def arrays_file(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> bytes:
+    """Arrays (float32, int8 or uint8) and texts as the content of one safetensors file."""
     from safetensors.numpy import save  # a UE only reads
 
-    return write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta))
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Path:
+    """Write arrays and texts as one safetensors file, atomically."""
+    return write_bytes(path, arrays_file(arrays, meta))
 
 
 def read_arrays(content: bytes, *, name: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

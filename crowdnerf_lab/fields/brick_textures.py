@@ -130,28 +130,21 @@ def textures_of(
     background: np.ndarray,
     near: float,
     far: float,
-    steps: int,
+    ratio: float,
+    density_scale: float,
     refine: int,
     finest: int,
 ) -> BrickTextures:
     """Lay bricks out in textures. Raises BrickTexturesError when they exceed MAX_SIDE a side."""
     cells, texels = bricks.cells, bricks.texels.shape[1] // 4
     counts = np.bincount(bricks.kinds, minlength=4)[1:].tolist()
-    height, width = _height(counts), COMMON_SIDE * texels
-    layers = [_layers(count, parts + 1, height) for count, parts in zip(counts, INTERVALS, strict=True)]
-    begins = np.cumsum([0, *layers])
-    depth = int(begins[-1])
-    if max(width, height, depth, cells) > MAX_SIDE:
-        raise BrickTexturesError(
-            f"{sum(counts)} bricks take {depth} x {height} x {width} texels, more than {MAX_SIDE} a side; "
-            "bake fewer levels or a smaller region"
-        )
+    (depth, height, width), kind_begins = atlas_layout(counts, texels=texels, cells=cells)
     atlas = np.zeros((depth, height, width, 4), np.uint8)
     for kind, parts in enumerate(INTERVALS, start=1):
         v, count = parts + 1, counts[kind - 1]
         first = int(bricks.kind_firsts[kind])
         across, down = COMMON_SIDE // v, height // v
-        part = atlas[begins[kind - 1] : begins[kind]]
+        part = atlas[kind_begins[kind - 1] : (*kind_begins, depth)[kind]]
         slots = np.zeros((len(part) // v * down * across, v, v, v, texels, 4), np.uint8)
         slots[:count] = bricks.texels[first : first + count * v**3].reshape(count, v, v, v, texels, 4)
         grid = slots.reshape(-1, down, across, v, v, v, texels, 4)
@@ -163,15 +156,31 @@ def textures_of(
         centre=centre,
         half_size=half_size,
         background=background,
-        kind_begins=(int(begins[0]), int(begins[1]), int(begins[2])),
+        kind_begins=kind_begins,
         zero_log_density=float(bricks.zeros[3]),
-        density_scale=float(1 / half_size.mean()),
+        density_scale=density_scale,
         near=near,
         far=far,
-        ratio=math.exp(math.log(far / near) / steps),
+        ratio=ratio,
         refine=refine,
         finest=finest,
     )
+
+
+def atlas_layout(
+    counts: list[int], *, texels: int, cells: int
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Depth, height and width of an atlas of so many bricks of each kind, with so many texels a vertex, and the depth
+    at which each kind begins. Raises BrickTexturesError when it exceeds MAX_SIDE a side."""
+    height, width = _height(counts), COMMON_SIDE * texels
+    layers = [_layers(count, parts + 1, height) for count, parts in zip(counts, INTERVALS, strict=True)]
+    depth = sum(layers)
+    if max(width, height, depth, cells) > MAX_SIDE:
+        raise BrickTexturesError(
+            f"{sum(counts)} bricks take {depth} x {height} x {width} texels, more than {MAX_SIDE} a side; "
+            "bake fewer levels or a smaller region"
+        )
+    return (depth, height, width), (0, layers[0], layers[0] + layers[1])
 
 
 def _height(counts: list[int]) -> int:

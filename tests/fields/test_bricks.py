@@ -14,7 +14,7 @@ from crowdnerf_lab.fields import bricks as bricks_module
 from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
 from crowdnerf_lab.fields.baked import BakedField
 from crowdnerf_lab.fields.brick_textures import BrickTextures, BrickTexturesError
-from crowdnerf_lab.fields.bricks import Bricks, build_bricks
+from crowdnerf_lab.fields.bricks import Bricks, build_bricks, plan_bricks
 from crowdnerf_lab.kernels import bricks_cpu, reference
 from crowdnerf_lab.metrics import psnr
 from tests import brick_shader
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 40, 32
 
 
 def scattered(seed: int, *, kept_share: float = 1.0, occupied_share: float = 0.1, numbers: int = 13) -> dict:
-    """Arguments of build_bricks: random rows at random places, level 4 dense, the others hashed."""
+    """Arguments of plan_bricks and build_bricks: random rows at random places, level 4 dense, the others hashed."""
     rng = np.random.default_rng(seed)
     kept = rng.random((len(RESOLUTIONS), ROWS)) < kept_share
     occupied = rng.random((CELLS, CELLS, CELLS)) < occupied_share
@@ -40,11 +40,9 @@ def scattered(seed: int, *, kept_share: float = 1.0, occupied_share: float = 0.1
 
 
 def built(arguments: dict) -> Bricks:
-    return build_bricks(
-        arguments["values"],
-        arguments["scales"],
-        **{k: v for k, v in arguments.items() if k not in ("values", "scales")},
-    )
+    values, scales, densities = (arguments[name] for name in ("values", "scales", "densities"))
+    where = {name: arguments[name] for name in ("kept", "resolutions", "occupied")}
+    return build_bricks(plan_bricks(values, scales, **where), densities=densities)
 
 
 def rows_at(arguments: dict, unit: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What browsers run of artefacts: plain graphs and textures of the same models, over HTTP like every file."""
+"""What browsers run of artefacts: plain graphs and rows of the same models, over HTTP like every file."""
 
 import gzip
 import hashlib
@@ -12,8 +12,8 @@ from crowdnerf_lab.catalogue.artefact import Artefact, ArtefactError
 from crowdnerf_lab.catalogue.catalogue import Catalogue
 from crowdnerf_lab.coding.baked_stream import coded_baked
 from crowdnerf_lab.coding.coded_graph import packed_graph
+from crowdnerf_lab.fields.baked_rows import rows_file
 from crowdnerf_lab.fields.baking import bake
-from crowdnerf_lab.fields.brick_textures import BrickTextures
 from crowdnerf_lab.network.models.browser_models import BrowserModelError, browser_model_of, main
 from crowdnerf_lab.network.ue import load_artefact
 from tests.network.toy_service import toy_service
@@ -53,13 +53,10 @@ def test_a_light_field_comes_as_a_graph_that_shows_the_same(artefacts: dict[str,
 
 
 @pytest.mark.parametrize("name", ["field", "coded-field"])
-def test_a_baked_field_comes_as_textures(artefacts: dict[str, Artefact], name: str, tmp_path: Path) -> None:
+def test_a_baked_field_comes_as_its_rows(artefacts: dict[str, Artefact], name: str) -> None:
     model = browser_model_of(artefacts[name])
-    assert model.kind == "brick_textures"
-    (tmp_path / "textures").write_bytes(gzip.decompress(model.content))
-    textures, expected = BrickTextures.load(tmp_path / "textures"), bake(random_grid()).textures()
-    np.testing.assert_array_equal(textures.cells, expected.cells)
-    np.testing.assert_array_equal(textures.bricks, expected.bricks)
+    assert model.kind == "baked_rows"
+    assert gzip.decompress(model.content) == rows_file(bake(random_grid()))
 
 
 def test_the_same_artefact_gives_the_same_bytes(artefacts: dict[str, Artefact]) -> None:

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from crowdnerf_lab.catalogue.artefact import Artefact
-from crowdnerf_lab.fields.brick_textures import FORMAT as BRICK_TEXTURES
+from crowdnerf_lab.fields.baked_rows import FORMAT as BAKED_ROWS
 from crowdnerf_lab.network.models.downloads import StoredFile
 from crowdnerf_lab.network.models.made_files import MadeFiles
 from crowdnerf_lab.network.models.negotiation import Coding
 
-LAYOUT = f"1.{BRICK_TEXTURES.rpartition('/')[2]}"
-"""In the files' names, so that nothing older is given out: of how they are made here (counts up), and of textures."""
+LAYOUT = f"2.{BAKED_ROWS.rpartition('/')[2]}"
+"""In the files' names, so that nothing older is given out: of how they are made here (counts up), and of rows."""
 
 
 class BrowserModelFiles:

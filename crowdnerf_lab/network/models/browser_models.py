@@ -1,4 +1,4 @@
-"""What a browser runs of an artefact: a baked field as textures, a light field as a plain ONNX graph; both gzip'd.
+"""What a browser runs of an artefact: a baked field's rows, a light field as a plain ONNX graph; both gzip'd.
 
     model = browser_model_of(artefact)
     model.content                          what a page unpacks and draws with
@@ -15,7 +15,6 @@ import hashlib
 import logging
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,14 +27,15 @@ from crowdnerf_lab.catalogue.artefact import Artefact, open_artefact
 from crowdnerf_lab.catalogue.card import ModelCard
 from crowdnerf_lab.catalogue.verification import ArtefactError, verified_model
 from crowdnerf_lab.coding.coded_graph import decode_graph
+from crowdnerf_lab.fields.baked_rows import rows_file
 from crowdnerf_lab.files import write_bytes
 from crowdnerf_lab.network.ue import decoded_field
 
 log = logging.getLogger(__name__)
 
-BrowserKind = Literal["brick_textures", "onnx"]
+BrowserKind = Literal["baked_rows", "onnx"]
 COMPRESSION = 6
-"""gzip's level; at 9 the textures take four times as long for 1 % fewer bytes."""
+"""gzip's level; 9 takes longer for 1 % fewer bytes."""
 NICENESS = 10
 
 
@@ -47,8 +47,8 @@ class BrowserModelError(ValueError):
 class BrowserModel:
     """What a browser downloads and runs of one artefact.
 
-    content: gzip'd; unpacked it is a file of fields.brick_textures, or an ONNX graph with the inputs and the output of
-    devices.pose_to_image. width, height: pixels of its pictures (textures are marched at any size; this is the one that
+    content: gzip'd; unpacked it is a file of fields.baked_rows, or an ONNX graph with the inputs and the output of
+    devices.pose_to_image. width, height: pixels of its pictures (a field is marched at any size; this is the one that
     was measured).
     """
 
@@ -88,7 +88,7 @@ def browser_model_of(artefact: Artefact) -> BrowserModel:
 
 def browser_kind(card: ModelCard) -> BrowserKind:
     """What a browser runs of an artefact with this card."""
-    return "brick_textures" if card.kind == "baked_field" else "onnx"
+    return "baked_rows" if card.kind == "baked_field" else "onnx"
 
 
 def packed(content: bytes) -> bytes:
@@ -103,7 +103,7 @@ def unpacked_model(artefact: Artefact) -> bytes:
     try:
         if browser_kind(artefact.card) == "onnx":
             return plain_graph(content, name=artefact.model) if coded else content
-        return _textures(content, name=artefact.model, coded=coded)
+        return rows_file(decoded_field(content, name=artefact.model, coded=coded)[0])
     except ValueError as error:  # of the decoders, and of fields with more bricks than textures hold
         raise BrowserModelError(f"a browser cannot run {artefact.card.name}: {error}") from error
 
@@ -123,12 +123,6 @@ def plain_graph(content: bytes, *, name: Path) -> bytes:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     return model.SerializeToString(deterministic=True)
-
-
-def _textures(content: bytes, *, name: Path, coded: bool) -> bytes:
-    field, _ = decoded_field(content, name=name, coded=coded)
-    with tempfile.TemporaryDirectory() as folder:
-        return field.textures().save(Path(folder) / "textures").read_bytes()
 
 
 def main(folder: Path, path: Path) -> None:

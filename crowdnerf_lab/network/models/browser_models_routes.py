@@ -28,7 +28,7 @@ router = APIRouter(tags=["models"])
     | declared(406, 410, 412, 416, 503)
     | {
         200: {
-            "description": "An ONNX graph, or, of a baked field, brick textures.",
+            "description": "An ONNX graph, or, of a baked field, its quantized rows.",
             "content": {"application/octet-stream": {}},
         },
         206: {"description": "The ranges that were asked for.", "content": {"application/octet-stream": {}}},

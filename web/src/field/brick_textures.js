@@ -1,13 +1,13 @@
-// Reads the files that crowdnerf_lab/fields/brick_textures.py writes; its docstring says what the arrays mean.
+// The textures of a baked field, as crowdnerf_lab/fields/brick_textures.py describes them, made in a worker of the rows
+// that were downloaded: that takes up to a second, in which the page goes on.
 
-const FORMAT = "crowdnerf_lab.brick_textures/2";
-const ARRAYS = { U8: Uint8Array, I8: Int8Array, F32: Float32Array };
+import workerSource from "./rows_worker.js?bundled";
 
 /**
  * A baked field as two 3-D textures and a few numbers.
  *
  * @typedef {object} BrickTextures
- * @property {Uint8Array} cells - bytes of one little-endian word a cell, z fastest
+ * @property {Uint32Array} cells - one word a cell, z fastest
  * @property {number} cellsASide
  * @property {Uint8Array} bricks - RGBA bytes [depth height width 4]
  * @property {[number, number, number]} bricksShape - depth, height, width in texels
@@ -15,7 +15,7 @@ const ARRAYS = { U8: Uint8Array, I8: Int8Array, F32: Float32Array };
  * @property {Float32Array} centre - of the box that is not contracted, metres [3]
  * @property {Float32Array} half_size - of that box, metres [3]
  * @property {Float32Array} background - colour behind everything, sRGB in [0, 1] [3]
- * @property {number[]} kind_begins - depth in texels at which bricks of 1, 2, 4 intervals begin
+ * @property {[number, number, number]} kind_begins - depth in texels at which bricks of 1, 2, 4 intervals begin
  * @property {number} zero_log_density - byte that stands for log density 0
  * @property {number} density_scale - per metre
  * @property {number} near - metres
@@ -26,52 +26,22 @@ const ARRAYS = { U8: Uint8Array, I8: Int8Array, F32: Float32Array };
  */
 
 /**
- * Read a file of brick textures. The arrays are views into it.
+ * The textures of a field's rows.
  *
- * @param {Uint8Array} content
- * @returns {BrickTextures}
+ * @param {Uint8Array} content - a file of crowdnerf_lab/fields/baked_rows.py, gzip'd or not
+ * @returns {Promise<BrickTextures & {fillMs: number}>} fillMs: milliseconds it took, without unpacking
  * @throws {Error} when it is truncated or something else
  */
-export function readBrickTextures(content) {
-  const { arrays, meta } = readArrays(content);
-  if (meta.format !== FORMAT) {
-    throw new Error(`the file holds ${meta.format ?? "no format"}, not ${FORMAT}; fetch brick textures`);
-  }
-  return {
-    ...JSON.parse(meta.numbers),
-    ...Object.fromEntries(Object.entries(arrays).map(([name, { values }]) => [name, values])),
-    cellsASide: arrays.cells.shape[0],
-    bricksShape: arrays.bricks.shape.slice(0, 3),
-  };
-}
-
-/**
- * Named arrays and texts of a safetensors file: 8 bytes of length, a JSON header, then the arrays.
- *
- * @param {Uint8Array} content
- * @returns {{arrays: Record<string, {values: Uint8Array | Int8Array | Float32Array, shape: number[]}>,
- *   meta: Record<string, string>}}
- */
-export function readArrays(content) {
-  try {
-    const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
-    const begin = 8 + Number(view.getBigUint64(0, true));
-    const header = JSON.parse(new TextDecoder().decode(content.subarray(8, begin)));
-    const { __metadata__: meta = {}, ...entries } = header;
-    const arrays = Object.entries(entries).map(([name, entry]) => [name, arrayOf(content.subarray(begin), entry)]);
-    return { arrays: Object.fromEntries(arrays), meta };
-  } catch (error) {
-    throw new Error(`the file of ${content.length} bytes is truncated or no safetensors file: ${error.message}`);
-  }
-}
-
-function arrayOf(body, { dtype, shape, data_offsets: [first, last] }) {
-  const kind = ARRAYS[dtype];
-  const count = shape.reduce((product, side) => product * side, 1);
-  if (last > body.length || last - first !== count * kind.BYTES_PER_ELEMENT) {
-    throw new Error(`an array of ${shape} ${dtype} is said to lie in bytes ${first} to ${last} of ${body.length}`);
-  }
-  const bytes = body.subarray(first, last);
-  const aligned = bytes.byteOffset % kind.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
-  return { values: new kind(aligned.buffer, aligned.byteOffset, count), shape };
+export function texturesOfRows(content) {
+  const address = URL.createObjectURL(new Blob([workerSource], { type: "text/javascript" }));
+  const worker = new Worker(address, { type: "module" });
+  const made = new Promise((resolve, reject) => {
+    worker.onmessage = ({ data: { textures, problem } }) => (textures ? resolve(textures) : reject(new Error(problem)));
+    worker.onerror = ({ message }) => reject(new Error(`the field's worker stopped (${message}); open it again`));
+    worker.postMessage(content);
+  });
+  return made.finally(() => {
+    worker.terminate();
+    URL.revokeObjectURL(address);
+  });
 }

@@ -73,7 +73,7 @@ export class FieldRenderer {
 
   /** Bytes on the graphics processor: both textures. */
   get bytes() {
-    return this.#textures.cells.length + this.#textures.bricks.length;
+    return this.#textures.cells.byteLength + this.#textures.bricks.length;
   }
 
   /** Whether the system took the graphics processor away; it draws again once it is given back. */
@@ -156,9 +156,8 @@ export class FieldRenderer {
   #upload() {
     const gl = this.#gl;
     const { cells, cellsASide, bricks, bricksShape } = this.#textures;
-    const words = new Uint32Array(cells.buffer, cells.byteOffset, cells.length / 4);
     const cube = [cellsASide, cellsASide, cellsASide];
-    textureOf(gl, CELLS, { format: [gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT], shape: cube, filter: gl.NEAREST }, words);
+    textureOf(gl, CELLS, { format: [gl.R32UI, gl.RED_INTEGER, gl.UNSIGNED_INT], shape: cube, filter: gl.NEAREST }, cells);
     const rgba = [gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE];
     textureOf(gl, BRICKS, { format: rgba, shape: bricksShape, filter: gl.LINEAR }, bricks);
   }

@@ -1,6 +1,6 @@
 // Content as it travels: gzip'd in messages of the kernel; what `fetch` brings from the service it has unpacked already.
 
-/** How gzip files begin (RFC 1952, 2.3.1). No model does: graphs begin with 8, textures with the length of a header. */
+/** How gzip files begin (RFC 1952, 2.3.1). No model does: graphs begin with 8, rows with the length of a header. */
 const MAGIC = [0x1f, 0x8b, 0x08];
 
 /**

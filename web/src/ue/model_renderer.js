@@ -1,9 +1,8 @@
 // One face for both kinds of model that a browser draws: a baked field, marched by the graphics processor, and a light
 // field's graph, run in WebAssembly.
 
-import { readBrickTextures } from "../field/brick_textures.js";
+import { texturesOfRows } from "../field/brick_textures.js";
 import { FieldRenderer } from "../field/field_renderer.js";
-import { gunzipped } from "../students/gzip.js";
 import { StudentRenderer } from "../students/student_renderer.js";
 import { cameraOf } from "../camera/pose.js";
 
@@ -28,7 +27,7 @@ import { cameraOf } from "../camera/pose.js";
  * Make a model ready to draw.
  *
  * @param {import("./limits.js").Card} card
- * @param {Uint8Array} content - brick textures of a baked field, else a graph; gzip'd or not
+ * @param {Uint8Array} content - rows of a baked field, else a graph; gzip'd or not
  * @param {{runtime: () => Promise<Uint8Array>, threads: number}} means - runtime: gets onnxruntime-web's
  * @returns {Promise<ModelRenderer>}
  */
@@ -39,7 +38,7 @@ export function openModel(card, content, means) {
 /** @returns {Promise<ModelRenderer>} */
 async function openField(/** @type {import("./limits.js").Card} */ { width, height }, content) {
   const canvas = document.createElement("canvas");
-  const renderer = new FieldRenderer(canvas, readBrickTextures(await gunzipped(content)));
+  const renderer = new FieldRenderer(canvas, await texturesOfRows(content));
   return {
     canvas,
     width,
