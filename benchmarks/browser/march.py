@@ -2,8 +2,10 @@
 
 Headless Chromium marches each tier of runs/standard at 320x240, the concert's held-out views in turn. `ms`: from a
 camera to a finished picture, waited for by reading a pixel of it back; `fps` is of the median. `first_ms`: from a
-gzip'd file in memory to the first picture (unpacking, textures, shader and all). `raw_bytes`: of both textures;
-`gzip_bytes`: what the browser downloads, beside `coded_bytes`, what another UE does. `difference`: mean, and
+gzip'd file in memory to the first picture (unpacking, textures, shader and all); `fill_ms` of it: to fill the textures
+from the rows, in a worker. `raw_bytes`: of both textures; `gzip_bytes`: what the browser downloads, beside
+`coded_bytes`, what another UE does. `peak_mb`: most memory that the page's process ever took, without the graphics
+processor's. `difference`: mean, and
 `difference_most` of the views' means, of a colour of the picture in 1/255 from the numba renderer's.
 """
 
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from benchmarks.browser.site import site_of
 from crowdnerf_lab.captures.scenes import read_scene
@@ -30,13 +32,13 @@ VIEWS, FRAMES = 6, 5
 """Views of a tier, and frames of each."""
 
 OPEN = """async (name) => {
-  const { readBrickTextures, FieldRenderer } = await import("/renderers.js");
-  const packed = new Blob([await (await fetch("/" + name)).arrayBuffer()]);
+  const { texturesOfRows, FieldRenderer } = await import("/renderers.js");
+  const content = new Uint8Array(await (await fetch("/" + name)).arrayBuffer());
   self.begun = performance.now();
-  const unpacked = packed.stream().pipeThrough(new DecompressionStream("gzip"));
-  const content = new Uint8Array(await new Response(unpacked).arrayBuffer());
+  const textures = await texturesOfRows(content);
   const canvas = document.body.appendChild(document.createElement("canvas"));
-  self.renderer = new FieldRenderer(canvas, readBrickTextures(content));
+  self.renderer = new FieldRenderer(canvas, textures);
+  return textures.fillMs;
 }"""
 FIRST = """async (camera) => {
   renderer.draw(camera);
@@ -85,10 +87,11 @@ def _tier(tier: str, cameras: Sequence[dict[str, Any]], *, frames: int) -> dict[
     with site_of({tier: model.content}) as url, running_chromium() as browser:
         page = browser.new_page()
         page.goto(url)
-        page.evaluate(OPEN, tier)
+        fill_ms = page.evaluate(OPEN, tier)
         first_ms = page.evaluate(FIRST, cameras[0])
         times, pictures = _drawn(page, cameras, frames)
         raw = page.evaluate("renderer.bytes")
+        peak_mb = _peak_mb(browser)
     differences = _differences(artefact, cameras, pictures)
     ms = float(np.median(times))
     return {
@@ -97,12 +100,25 @@ def _tier(tier: str, cameras: Sequence[dict[str, Any]], *, frames: int) -> dict[
         "ms": round(ms, 1),
         "p95_ms": round(float(np.percentile(times, 95)), 1),
         "first_ms": round(first_ms),
+        "fill_ms": round(fill_ms),
         "raw_bytes": raw,
         "gzip_bytes": model.bytes,
         "coded_bytes": artefact.model.stat().st_size,
+        "peak_mb": round(peak_mb),
         "difference": round(float(np.mean(differences)), 3),
         "difference_most": round(float(np.max(differences)), 3),
     }
+
+
+def _peak_mb(browser: Browser) -> float:
+    """Resident memory at its highest of the pages' processes, MB, as Linux counts it."""
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    peaks = []
+    for process in processes:
+        if process["type"] == "renderer":
+            status = Path(f"/proc/{process['id']}/status").read_text()
+            peaks.append(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
+    return max(peaks)
 
 
 def _drawn(page: Page, cameras: Sequence[dict[str, Any]], frames: int) -> tuple[list[float], list[np.ndarray]]:

@@ -43,30 +43,21 @@ middle, unless its own cell is empty. Composite front to back; stop when less th
 background.
 """
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
 from crowdnerf_lab.fields.bricks import INTERVALS, Bricks
 
-FORMAT = "crowdnerf_lab.brick_textures/2"
 MAX_SIDE = 2048
 """Texels a side that every WebGL2 implementation of note allows; the standard asks for 256."""
 COMMON_SIDE = 30
 """Bricks of 2, 3 and 5 vertices a side fill a multiple of this."""
-_ARRAYS = ("cells", "bricks", "units", "centre", "half_size", "background")
-_NUMBERS = (
-    *("kind_begins", "zero_log_density", "density_scale"),
-    *("near", "far", "ratio", "refine", "finest"),
-)
 
 
 class BrickTexturesError(ValueError):
-    """Textures that cannot be made or read; the message says why and what to do."""
+    """Textures that cannot be made; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -93,33 +84,6 @@ class BrickTextures:
     def bytes(self) -> int:
         """Memory the textures take on the graphics processor."""
         return self.cells.nbytes + self.bricks.nbytes
-
-    def save(self, path: Path) -> Path:
-        """Write textures and uniforms as one safetensors file: arrays by name, the other uniforms as JSON in the
-        metadata's "numbers"."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        meta = {"format": FORMAT, "numbers": json.dumps(numbers)}
-        return write_arrays(Path(path), {name: getattr(self, name) for name in _ARRAYS}, meta)
-
-    @staticmethod
-    def load(path: Path) -> "BrickTextures":
-        """Read what `save` wrote. Raises BrickTexturesError when the file is damaged or something else."""
-        try:
-            arrays, meta = read_arrays(Path(path).read_bytes(), name=Path(path))
-        except ValueError as error:
-            raise BrickTexturesError(str(error)) from error
-        if meta.get("format") != FORMAT:
-            raise BrickTexturesError(f"{path} holds {meta.get('format')!r}, not {FORMAT!r}; fetch the right file")
-        try:
-            numbers = json.loads(meta["numbers"])
-            numbers["kind_begins"] = tuple(numbers["kind_begins"])
-            textures = BrickTextures(
-                **{name: arrays[name] for name in _ARRAYS}, **{name: numbers[name] for name in _NUMBERS}
-            )
-            _check(textures)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BrickTexturesError(f"{path} holds no consistent textures: {error}; fetch it again") from error
-        return textures
 
 
 def textures_of(
@@ -192,28 +156,3 @@ def _height(counts: list[int]) -> int:
 def _layers(count: int, v: int, height: int) -> int:
     """Texels of depth that so many bricks of v vertices take."""
     return -(-count // (COMMON_SIDE // v * (height // v))) * v
-
-
-def _check(textures: BrickTextures) -> None:
-    """Raise ValueError unless every cell's brick lies inside the atlas and the uniforms are possible."""
-    cells, bricks = textures.cells, textures.bricks
-    for name, texture in (("cells", cells), ("bricks", bricks)):
-        if texture.dtype != np.uint8 or texture.ndim != 4 or texture.shape[3] != 4 or max(texture.shape) > MAX_SIDE:
-            raise ValueError(f"{name} is {texture.dtype} of shape {texture.shape}, no RGBA texture")
-    if len(set(cells.shape[:3])) != 1 or len(textures.units) not in (1, 4):
-        raise ValueError(f"cells of shape {cells.shape} or {len(textures.units)} texels a vertex do not exist")
-    words = cells.reshape(-1, 4).view("<u4").reshape(-1)
-    ends = [*textures.kind_begins[1:], len(bricks)]
-    for kind, parts in enumerate(INTERVALS, start=1):
-        v = parts + 1
-        most = int((words[(words >> 22 & 3) == kind] & (1 << 22) - 1).max(initial=0))
-        a_layer = (bricks.shape[1] // v) * (bricks.shape[2] // (v * len(textures.units)))
-        room = a_layer * ((ends[kind - 1] - textures.kind_begins[kind - 1]) // v)
-        if most >= room and (words >> 22 & 3 == kind).any():
-            raise ValueError(f"brick {most} of kind {kind} lies outside the atlas")
-    numbers = [
-        *(*textures.units.ravel(), *textures.centre, *textures.half_size, *textures.background),
-        *(textures.zero_log_density, textures.density_scale, textures.ratio),
-    ]
-    if not np.isfinite(numbers).all() or not 0 < textures.near < textures.far or not textures.ratio > 1:
-        raise ValueError(f"near {textures.near}, far {textures.far}, ratio {textures.ratio} or a unit is out of range")

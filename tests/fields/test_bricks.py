@@ -194,35 +194,6 @@ def test_textures_are_small_enough_and_degree_0_takes_a_quarter(baked: BakedFiel
     assert plain.bytes < 0.5 * textures.bytes
 
 
-def test_textures_survive_a_file(baked: BakedField, tmp_path: Path) -> None:
-    textures = thinned(baked).textures()
-    again = BrickTextures.load(textures.save(tmp_path / "textures.safetensors"))
-    for name in vars(textures):
-        assert np.array_equal(getattr(again, name), getattr(textures, name)), name
-
-
-@pytest.mark.parametrize("keep", [0, 7, 300, -1])
-def test_truncated_textures_are_refused(baked: BakedField, tmp_path: Path, keep: int) -> None:
-    path = baked.textures().save(tmp_path / "textures.safetensors")
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(BrickTexturesError, match=r"textures\.safetensors.*fetch"):
-        BrickTextures.load(path)
-
-
-def test_textures_whose_cells_point_outside_are_refused(baked: BakedField, tmp_path: Path) -> None:
-    path = baked.textures().save(tmp_path / "textures.safetensors")
-    arrays, meta = read_arrays(path.read_bytes(), name=path)
-    arrays["cells"][8, 8, 8] = (255, 255, 255, 128)
-    write_arrays(path, arrays, meta)
-    with pytest.raises(BrickTexturesError, match="outside the atlas"):
-        BrickTextures.load(path)
-
-
-def test_a_baked_field_is_no_texture_file(baked: BakedField, tmp_path: Path) -> None:
-    with pytest.raises(BrickTexturesError, match=r"not 'crowdnerf_lab\.brick_textures/2'"):
-        BrickTextures.load(baked.save(tmp_path / "field.safetensors"))
-
-
 def test_textures_too_large_for_webgl_are_refused(baked: BakedField, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crowdnerf_lab.fields.brick_textures.MAX_SIDE", 30)
     with pytest.raises(BrickTexturesError, match="more than 30 a side; bake fewer levels"):
