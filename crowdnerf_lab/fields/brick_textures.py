@@ -131,9 +131,7 @@ def textures_of(
     )
 
 
-def atlas_layout(
-    counts: list[int], *, texels: int, cells: int
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def atlas_layout(counts: list[int], *, texels: int, cells: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Depth, height and width of an atlas of so many bricks of each kind, with so many texels a vertex, and the depth
     at which each kind begins. Raises BrickTexturesError when it exceeds MAX_SIDE a side."""
     height, width = _height(counts), COMMON_SIDE * texels

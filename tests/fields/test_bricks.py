@@ -1,7 +1,6 @@
 """Bricks and brick textures against the rows they were filled from."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,8 @@ from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import look_at, pinhole
 from crowdnerf_lab.fields import bricks as bricks_module
-from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
 from crowdnerf_lab.fields.baked import BakedField
-from crowdnerf_lab.fields.brick_textures import BrickTextures, BrickTexturesError
+from crowdnerf_lab.fields.brick_textures import BrickTexturesError
 from crowdnerf_lab.fields.bricks import Bricks, build_bricks, plan_bricks
 from crowdnerf_lab.kernels import bricks_cpu, reference
 from crowdnerf_lab.metrics import psnr

@@ -38,7 +38,7 @@ function filledAtlas(/** @type {BakedRows} */ rows) {
   const { chosen, kinds, channels, shape, uniforms } = rows;
   const atlas = new Uint8Array(4 * shape[0] * shape[1] * shape[2]);
   const lookup = new RowLookup(rows);
-  const slots = VERTICES.map((v, kind) => v && slotsOf(v, uniforms.kind_begins[kind - 1], shape, uniforms.units));
+  const slots = VERTICES.map((v, kind) => v && slotsOf(v, uniforms.kind_begins[kind - 1], rows));
   const bytes = bytesOf(uniforms, channels);
   const counts = [0, 0, 0, 0];
   for (let n = 0; n < chosen.length; n++) {
@@ -49,10 +49,17 @@ function filledAtlas(/** @type {BakedRows} */ rows) {
   return atlas;
 }
 
-/** Where bricks of v vertices a side lie: byte of the first, and bytes from one to the next along each direction. */
-function slotsOf(v, begin, [, height, width], { length }) {
-  const texels = length / 4;
+/**
+ * Where bricks of v vertices a side lie: byte of the first, bricks along a line and lines in a plane, bytes from plane to
+ * plane and from line to line; and in a brick, from a vertex, the bytes of a row's numbers and those that are spare.
+ */
+function slotsOf(v, begin, /** @type {BakedRows} */ { shape: [, height, width], uniforms, channels }) {
+  const texels = uniforms.units.length / 4;
+  const place = (/** @type {number} */ channel) => 4 * v * (channel >> 2) + (channel & 3);
+  const spare = Array.from(uniforms.units.keys()).filter((channel) => !channels.includes(channel));
   return {
+    places: Int32Array.from(channels, place),
+    spare: Int32Array.from(spare, place),
     first: 4 * begin * height * width,
     across: Math.floor(width / (texels * v)),
     down: Math.floor(height / v),
@@ -62,37 +69,32 @@ function slotsOf(v, begin, [, height, width], { length }) {
   };
 }
 
-/** How numbers become bytes: one over the unit of each, what is added, and which byte of which texel it is. */
+/** How numbers become bytes: one over the unit of each, and what is added. */
 function bytesOf({ units, zero_log_density }, channels) {
-  const all = Array.from(units.keys());
-  const spare = all.filter((channel) => !channels.includes(channel));
   return {
     perUnit: Float32Array.from(channels, (channel) => 1 / units[channel]),
     added: Float32Array.from(channels, (channel) => (channel === 3 ? zero_log_density : 128) + 0.5),
-    channels: Int32Array.from(channels),
-    spare: Int32Array.from(spare),
   };
 }
 
 /** Write brick number n of its kind: its numbers [v v v, channels], rounded and cut to bytes. */
-function writeBrick(atlas, numbers, v, slots, n, { perUnit, added, channels, spare }) {
-  const { across, down, plane, line, texels } = slots;
+function writeBrick(atlas, numbers, v, slots, n, { perUnit, added }) {
+  const { across, down, plane, line, texels, places, spare } = slots;
   const corner =
     slots.first +
     v * Math.floor(n / (across * down)) * plane +
     v * (Math.floor(n / across) % down) * line +
     4 * texels * v * (n % across);
-  const count = channels.length;
+  const count = places.length;
   let from = 0;
   for (let i = 0; i < v; i++) {
     for (let j = 0; j < v; j++) {
       for (let k = 0, to = corner + i * plane + j * line; k < v; k++, to += 4) {
         for (let c = 0; c < count; c++, from++) {
           const code = numbers[from] * perUnit[c] + added[c];
-          const channel = channels[c];
-          atlas[to + 4 * v * (channel >> 2) + (channel & 3)] = code < 0 ? 0 : code > 255 ? 255 : code;
+          atlas[to + places[c]] = code < 0 ? 0 : code > 255 ? 255 : code;
         }
-        for (let c = 0; c < spare.length; c++) atlas[to + 4 * v * (spare[c] >> 2) + (spare[c] & 3)] = 128;
+        for (let c = 0; c < spare.length; c++) atlas[to + spare[c]] = 128;
       }
     }
   }

@@ -73,16 +73,17 @@ export class RowLookup {
         const fy = fraction[j];
         for (let k = z; k <= z + reach; k++, to += scales.length) {
           const fz = fraction[k];
+          if (fx === 0 && fy === 0 && fz === 0) { // most of them: the finest level's rows stand at vertices
+            const place = places[first + rowOf(corner[i], corner[j], corner[k], side, mask)];
+            if (place) this.#addRow(buffer, to, place - 1, 1, scales);
+            continue;
+          }
           for (let a = 0, wx = 1 - fx; a < (fx ? 2 : 1); a++, wx = fx) {
             const cx = corner[i] + a;
             for (let b = 0, wy = wx * (1 - fy); b < (fy ? 2 : 1); b++, wy = wx * fy) {
               const cy = corner[j] + b;
               for (let c = 0, weight = wy * (1 - fz); c < (fz ? 2 : 1); c++, weight = wy * fz) {
-                const cz = corner[k] + c;
-                const row = side
-                  ? (cx * side + cy) * side + cz
-                  : (cx ^ Math.imul(cy, PRIME_Y) ^ Math.imul(cz, PRIME_Z)) & mask;
-                const place = places[first + row];
+                const place = places[first + rowOf(cx, cy, corner[k] + c, side, mask)];
                 if (place) this.#addRow(buffer, to, place - 1, weight, scales);
               }
             }
@@ -107,6 +108,11 @@ export class RowLookup {
     halveAlong(along, flat, v, v, wide * this.#numbers);
     halveAlong(flat, to, 1, v, wide * wide * this.#numbers);
   }
+}
+
+/** Row of a corner in its level's part of the table. */
+function rowOf(x, y, z, side, mask) {
+  return side ? (x * side + y) * side + z : (x ^ Math.imul(y, PRIME_Y) ^ Math.imul(z, PRIME_Z)) & mask;
 }
 
 /** Levels that are looked up at this many intervals a cell. */
