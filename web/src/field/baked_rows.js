@@ -33,7 +33,7 @@ const FORMAT = "crowdnerf_lab.baked_rows/1";
 export function readBakedRows(content) {
   const { arrays, meta } = readArrays(content);
   if (meta.format !== FORMAT) {
-    throw new Error(`the file holds ${meta.format ?? "no format"}, not ${FORMAT}; fetch what browsers run of the field`);
+    throw new Error(`the file holds ${meta.format ?? "no format"}, not ${FORMAT}; fetch a field's rows`);
   }
   const { rows, resolutions, occupancy_cells: cells, channels, shape, ...numbers } = JSON.parse(meta.numbers);
   const { kept, occupied, values, scales, kinds, densities, units, centre, half_size, background } = arrays;

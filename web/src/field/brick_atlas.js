@@ -1,5 +1,5 @@
-// Fills the bricks of a baked field from its rows, as `fill_bricks` in crowdnerf_lab/kernels/bricks_cpu.py does: the same
-// bytes, but for a step where float32 rounds the other way.
+// Fills the bricks of a baked field from its rows, as `fill_bricks` in crowdnerf_lab/kernels/bricks_cpu.py does: the
+// same bytes, but for a step where float32 rounds the other way.
 
 import { RowLookup } from "./row_lookup.js";
 import { tellDistances } from "./empty_space.js";
@@ -50,8 +50,8 @@ function filledAtlas(/** @type {BakedRows} */ rows) {
 }
 
 /**
- * Where bricks of v vertices a side lie: byte of the first, bricks along a line and lines in a plane, bytes from plane to
- * plane and from line to line; and in a brick, from a vertex, the bytes of a row's numbers and those that are spare.
+ * Where bricks of v vertices a side lie: byte of the first, bricks along a line and lines in a plane, bytes from plane
+ * to plane and from line to line; and in a brick, from a vertex, the bytes of a row's numbers and those that are spare.
  */
 function slotsOf(v, begin, /** @type {BakedRows} */ { shape: [, height, width], uniforms, channels }) {
   const texels = uniforms.units.length / 4;

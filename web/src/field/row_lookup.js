@@ -1,4 +1,5 @@
-// The rows of a baked field at the vertices of a brick, as `fill_brick` in crowdnerf_lab/kernels/bricks_cpu.py finds them.
+// The rows of a baked field at the vertices of a brick, as `fill_brick` in crowdnerf_lab/kernels/bricks_cpu.py finds
+// them.
 
 /** Vertices of the largest brick. */
 const WIDEST = 5 ** 3;
