@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from crowdnerf_lab.robustness import OutlierMaps, doubt_map
     from crowdnerf_lab.scene import Bounds, PosedScene
     from crowdnerf_lab.training import Fit, fit
+    from crowdnerf_lab.training_control import TrainingControl
     from crowdnerf_lab.uncertainty import Uncertainty, gather_evidence, uncertainty_of_view
     from crowdnerf_lab.workbench import Workbench, open_workbench
 
@@ -123,6 +124,7 @@ __all__ = [
     "ScreeningReport",
     "Selection",
     "Target",
+    "TrainingControl",
     "Uncertainty",
     "Verification",
     "ViewRequest",
@@ -249,6 +251,7 @@ _NAMES_OF = {
     "robustness": ("OutlierMaps", "doubt_map"),
     "scene": ("Bounds", "PosedScene"),
     "training": ("Fit", "fit"),
+    "training_control": ("TrainingControl",),
     "uncertainty": ("Uncertainty", "gather_evidence", "uncertainty_of_view"),
     "workbench": ("Workbench", "open_workbench"),
 }

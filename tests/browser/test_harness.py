@@ -59,7 +59,10 @@ def test_a_page_without_faults_has_none(pages: Pages, page: Page, origin: str):
 def test_every_fault_is_seen(pages: Pages, page: Page, origin: str, script: str, fault: str):
     page.goto(origin)
     page.evaluate(f"() => {{ {script} }}")
-    page.wait_for_timeout(300)
+    for _ in range(100):
+        if pages.faults:
+            break
+        page.wait_for_timeout(20)
     with pytest.raises(AssertionError, match=fault):
         assert pages.faults_until_now() == []
 

@@ -261,7 +261,8 @@ export class BrowserUE {
     }
   }
 
-  /** Pictures are compared at the size of the device's model: those of another size are asked for again. */
+  /** Pictures are compared at the size of the device's model: those of another size are asked for again.
+   * @param {Card} card */
   #measureAt({ width }) {
     for (const path of /** @type {const} */ (["network", "truth"])) {
       if (this.#shown[path] && this.#shown[path].pixels.width !== width) this.#shown[path] = null;
