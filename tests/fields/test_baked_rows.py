@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from crowdnerf_lab.catalogue.artefact import open_artefact
 from crowdnerf_lab.coding.baked_stream import coded_baked
@@ -72,6 +73,16 @@ def test_the_concert_takes_few_bytes_more_than_coded(tier: str) -> None:
     content = open_artefact(folder).model.read_bytes()
     field, _ = decoded_field(content, name=folder, coded=True)
     assert len(packed(rows_file(field))) < MOST_OF_CODED * len(content)
+
+
+def test_the_same_field_gives_the_same_bytes_that_others_can_read(baked: BakedField) -> None:
+    content = rows_file(baked)
+    assert content == rows_file(baked)
+    arrays, _ = read(content)
+    by_others = load(content)
+    assert set(by_others) == set(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(by_others[name], array)
 
 
 def test_a_field_too_large_for_webgl_is_refused(baked: BakedField, monkeypatch: pytest.MonkeyPatch) -> None:
