@@ -21,7 +21,6 @@ from crowdnerf_lab.live_rendering.camera_paths import camera_path
 from crowdnerf_lab.live_rendering.live_renderer import LiveRenderer
 from crowdnerf_lab.live_rendering.recording import record_path
 from crowdnerf_lab.network.models.browser_models import browser_model_of
-from crowdnerf_lab.network.ues.rehearsed_crowd import until_it_renders
 
 # %% tags=["parameters"]
 preset = "standard"
@@ -64,9 +63,6 @@ where.still()
 flight = cn.widgets.explorer(field, scene=scene)
 flight
 
-# %%
-flight.still()
-
 # %% [markdown]
 # Walk to the side of the stage and switch to *uncertainty*: it grows where few rays of the crowd passed. A blurred
 # patch that is *certain* is a different fault: the grid's cells are too large there.
@@ -77,14 +73,14 @@ flight.still()
 # into the bytes of a photo, and a student that draws in one pass.
 
 # %%
-best = {card.family: name for name, card in sorted((name, each.card) for name, each in ladder.items())}
+smallest = min((name for name in ladder if "baked_field.200kB" in name), key=len)
 panes = {
     "truth": scene,
     "field": field,
-    "baked": cn.load_artefact(ladder[min((n for n in ladder if "baked_field.200kB" in n), key=len)].folder),
-    "student": cn.load_artefact(ladder[best["plane_features"]].folder),
+    "baked, 200 kB": cn.load_artefact(ladder[smallest].folder),
+    "student": bench.student(bench.preset.students[0]),
 }
-beside = cn.widgets.explorer(panes, scene=scene, size=(bench.preset.view_width, bench.preset.view_height))
+beside = cn.widgets.explorer(panes, scene=scene, size=(240, 180))
 beside
 
 # %%
@@ -116,28 +112,26 @@ board.still()
 #
 # ## This browser is a UE
 #
-# The service offers its catalogue; the page finds out what the browser can do (cores, memory, SIMD, a graphics
-# processor), tries its speed, and declares it. It is given a model, and draws by itself: a *baked field* is marched
-# by your graphics processor in a WebGL2 shader, a *light field* runs in WebAssembly, in a worker. Beside it stands the
-# network's picture of the same view, with the milliseconds and bytes of both (rows S28, S32, S58, S69).
+# The page finds out what the browser can do (cores, memory, SIMD, a graphics processor), tries its speed, and declares
+# it. It is given a model, and draws by itself: a *baked field* is marched by your graphics processor in a WebGL2
+# shader, a *light field* runs in WebAssembly, in a worker. Beside it stands the network's picture of the same view,
+# with the milliseconds and bytes of both (rows S28, S32, S58, S69). Here the kernel is the network.
 #
 # Let the battery run low, or choose a crowded cell, and watch *auto* change its mind.
 
 # %%
-service = cn.service_of(bench, home="ue_service")
-await until_it_renders(service.url, bench.request(0))
-browser = cn.widgets.ue(service)
+browser = cn.widgets.ue(bench, field=field)
 browser
 
 # %%
 browser.still()
 
 # %% [markdown]
-# Left what the network sends, right the model's own picture and what separates them. The same page, without Jupyter,
-# is at `/ue` of every service, also on a phone:
+# The network's picture, and what this machine's processor draws of it with the model. The same page, without Jupyter,
+# is at `/ue` of every service (`make serve`), also on a phone:
 #
 # ![The page of a browser UE: its own picture beside the network's, with the milliseconds and bytes of
-# both](../data/pictures/browser_ue.png)
+# both](../data/pictures/browser_ue.jpg)
 #
 # ## The check
 
@@ -178,7 +172,7 @@ print(f"the field is drawn at {frame.rays_per_second / 1e3:.0f} thousand rays a 
 # baked from? That is why a moving explorer shows the one, and a resting one the other.
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-with LiveRenderer(panes["baked"], on_frame=frames.append) as live:
+with LiveRenderer(panes["baked, 200 kB"], on_frame=frames.append) as live:
     live.still(bench.request(0))  # the first compiles
     quick = live.still(bench.request(0))
 assert quick.rays_per_second > frame.rays_per_second
@@ -214,7 +208,6 @@ print(f"{film.stat().st_size / 1e3:.0f} kB; the largest step, {max(steps):.3f}, 
 # %%
 for widget in (flight, beside, browser):
     widget.close()
-service.close()
 
 # %% [markdown]
 # ## Further reading

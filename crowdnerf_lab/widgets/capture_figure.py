@@ -22,6 +22,8 @@ MOST_POINTS = 12_000
 """Of sparse points and of gaps; more make the page heavy and show no more."""
 MOST_THUMBNAILS = 240
 """Photos that are drawn in their frusta, evenly chosen."""
+MOST_STILL_THUMBNAILS = 48
+"""Of a still map, which is kept with every copy of a notebook."""
 THUMBNAIL = 14
 """Colours along the longer side of a photo in its frustum."""
 FROM_BEHIND_THE_CROWD_AND_NEAR = {"eye": {"x": -0.35, "y": -1.1, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.15}}
@@ -94,10 +96,13 @@ def photo_traces(photos: Sequence[PlacedPhoto], findings: Sequence[str], *, frus
 GPS = "where phones say they were"
 
 
-def thumbnail_trace(photos: Sequence[PlacedPhoto], *, frustum_m: float) -> go.Mesh3d:
-    """The photos, coarsely, at the far ends of their frusta: one mesh with a colour for each corner."""
+def thumbnail_trace(photos: Sequence[PlacedPhoto], *, frustum_m: float, most: int = MOST_THUMBNAILS) -> go.Mesh3d:
+    """The photos, coarsely, at the far ends of their frusta: one mesh with a colour for each corner.
+
+    most: photos that are drawn, evenly chosen.
+    """
     cameras, posed = cameras_of(photos)
-    step = max(1, -(-len(posed) // MOST_THUMBNAILS))
+    step = max(1, -(-len(posed) // most))
     places, faces, colours, count = [], [], [], 0
     for index in range(0, len(posed), step):
         pixels = _coarse(posed[index])

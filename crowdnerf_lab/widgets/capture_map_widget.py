@@ -19,6 +19,8 @@ from crowdnerf_lab.captures.screening.report import ScreeningReport
 from crowdnerf_lab.figures.style import KEPT, WIDTH
 from crowdnerf_lab.scene import PosedScene
 from crowdnerf_lab.widgets.capture_figure import (
+    MOST_STILL_THUMBNAILS,
+    MOST_THUMBNAILS,
     background_traces,
     chosen_trace,
     map_layout,
@@ -114,20 +116,21 @@ class CaptureMap(VBox):
         self.ue.value = options[(options.index(self.ue.value) + 1) % len(options)]
 
     def still(self) -> go.Figure:
-        """The map as it is now, as a figure that stays."""
-        return go.Figure(self._traces(self._shown()), map_layout(width=WIDTH, height=560))
+        """The map as it is now, as a figure that stays; with photos in fewer of the frusta."""
+        traces = self._traces(self._shown(), thumbnails=MOST_STILL_THUMBNAILS)
+        return go.Figure(traces, map_layout(width=WIDTH, height=560))
 
     def __repr__(self) -> str:
         """What is left of the widget where there is no kernel: on GitHub, and after papermill."""
         return _counted(self._shown())
 
-    def _traces(self, shown: Sequence[PlacedPhoto]) -> list[Any]:
+    def _traces(self, shown: Sequence[PlacedPhoto], *, thumbnails: int = MOST_THUMBNAILS) -> list[Any]:
         """Of these photos; their number and order are always the same."""
         depth = self._frustum_m
         return [
             *self._background,
             *photo_traces(shown, self._findings, frustum_m=depth),
-            thumbnail_trace(shown, frustum_m=depth),
+            thumbnail_trace(shown, frustum_m=depth, most=thumbnails),
             self._chosen(shown),
         ]
 

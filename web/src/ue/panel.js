@@ -166,7 +166,10 @@ function controlsOf(ue) {
 const profileOf = (ue, name) => ue.offer.links.find((profile) => profile.name === name) ?? null;
 
 /** @returns {[string, string]} */
-const named = (card) => [card.name, `${titleOf(card)}, ${psnrOf(card).toFixed(1)} dB`];
+const named = (card) => [
+  card.name,
+  `${titleOf(card)}, ${card.width}×${card.height}, ${psnrOf(card).toFixed(1)} dB`,
+];
 
 /** @returns {[string, string]} */
 const linkNamed = ({ name, title }) => [name, title];

@@ -36,7 +36,7 @@ export function measurementsTable(ue) {
       ["received", held ? `${megabytes(held)} once` : NOTHING, `${megabytes(Math.max(0, views))} so far`],
       ["PSNR to the lossless view", decibels(device.psnr), decibels(network.psnr)],
       ["first picture after", first("device"), first("network")],
-      ["energy, estimated", `${(ue.battery.spentMj / 1e3).toFixed(1)} J`, NOTHING],
+      ["energy, estimated", `${ue.battery.spentMj.toFixed(0)} mJ`, NOTHING],
     ],
     ["", "this browser", "network"],
   );
