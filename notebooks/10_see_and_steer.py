@@ -166,7 +166,8 @@ print(f"the field is drawn at {frame.rays_per_second / 1e3:.0f} thousand rays a 
 #   sends the next frame only when the last has arrived, so it becomes slow, never late.
 # - **A model is not the scene.** Drag far enough behind the crowd and every model invents something; the truth pane
 #   shows the nearest view that anybody knows.
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
