@@ -183,9 +183,9 @@ assert quick.rays_per_second > frame.rays_per_second
 print(f"{quick.rays_per_second / frame.rays_per_second:.1f} times")
 
 # %% [markdown]
-# **Exercise 2.** A browser has no range decoder: it is sent a field's rows, or a student's graph, as gzip packs them, and
-# fills the shader's textures itself. How much larger is each kind of model for a browser than as it is coded for a UE
-# that can decode?
+# **Exercise 2.** A browser has no range decoder: it is sent a field's rows, or a student's graph, as gzip packs them,
+# and fills the shader's textures itself. How much larger is each kind of model for a browser than as it is coded for
+# a UE that can decode?
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 some = {card.family: each for each in ladder.values() if (card := each.card).coding == "progressive"}

