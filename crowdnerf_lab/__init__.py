@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crowdnerf_lab import figures
+    from crowdnerf_lab import figures, widgets
     from crowdnerf_lab.cameras import Cameras, look_at, pinhole
     from crowdnerf_lab.captures.bundle import Capture, CaptureSet, Photo, concert, write_captures
     from crowdnerf_lab.captures.clocks.synchronisation import synchronise
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from crowdnerf_lab.robustness import OutlierMaps, doubt_map
     from crowdnerf_lab.scene import Bounds, PosedScene
     from crowdnerf_lab.training import Fit, fit
+    from crowdnerf_lab.training_control import TrainingControl
     from crowdnerf_lab.uncertainty import Uncertainty, gather_evidence, uncertainty_of_view
     from crowdnerf_lab.workbench import Workbench, open_workbench
 
@@ -123,6 +124,7 @@ __all__ = [
     "ScreeningReport",
     "Selection",
     "Target",
+    "TrainingControl",
     "Uncertainty",
     "Verification",
     "ViewRequest",
@@ -182,6 +184,7 @@ __all__ = [
     "uncertainty_of_view",
     "untrained_student",
     "verify",
+    "widgets",
     "write_artefact",
     "write_captures",
     "write_colmap",
@@ -189,7 +192,7 @@ __all__ = [
     "write_transforms",
 ]
 
-_MODULES = ("figures",)
+_MODULES = ("figures", "widgets")
 _NAMES_OF = {
     "cameras": ("Cameras", "look_at", "pinhole"),
     "captures.bundle": ("Capture", "CaptureSet", "Photo", "concert", "write_captures"),
@@ -248,6 +251,7 @@ _NAMES_OF = {
     "robustness": ("OutlierMaps", "doubt_map"),
     "scene": ("Bounds", "PosedScene"),
     "training": ("Fit", "fit"),
+    "training_control": ("TrainingControl",),
     "uncertainty": ("Uncertainty", "gather_evidence", "uncertainty_of_view"),
     "workbench": ("Workbench", "open_workbench"),
 }

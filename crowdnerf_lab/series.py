@@ -3,7 +3,7 @@
 The .py files of notebooks/ are the source. Each is executed by papermill in a kernel of this very interpreter, with its
 own Jupyter folders, and kept with its outputs in OUT/PRESET/. The cell tagged `check` prints a notebook's summary.
 `refresh` also writes the executed notebooks, less what is private to the machine, back to notebooks/*.ipynb, and the
-pictures that they kept to data/pictures.
+pictures that they kept to data/pictures, and how long each took to notebooks/times.json.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from crowdnerf_lab.files import write_bytes
+from crowdnerf_lab.notebook_times import keep_times
 from crowdnerf_lab.presets import Preset, preset
 from crowdnerf_lab.workbench import RUNS_VARIABLE, root_of
 
@@ -356,6 +357,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "refresh":
             refresh(runs)
             refresh_pictures(runs)
+            if options.preset == "standard" and options.at_once == 1:
+                keep_times({run.name: run.seconds for run in runs})
     except (SeriesError, ValueError, OSError) as error:
         logger.error("%s", error)
         return 1

@@ -4,79 +4,55 @@ One loop: draw pixels, march their rays, composite the field, dress the colours 
 robustly, step. It can be interrupted, killed and resumed; with a step budget the bits depend on the seed alone.
 """
 
-import copy
-import hashlib
-import json
 import logging
 import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from crowdnerf_lab.cameras import Cameras
 from crowdnerf_lab.fields import occupancy
 from crowdnerf_lab.fields.appearance import Appearance
-from crowdnerf_lab.fields.frequency_mlp import FrequencyMLP, FrequencyMLPShape
+from crowdnerf_lab.fields.frequency_mlp import FrequencyMLPShape
 from crowdnerf_lab.fields.grid_field import GridField, PackedSamples
-from crowdnerf_lab.fields.hash_grid import HashGrid, HashGridShape
-from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fields.hash_grid import HashGridShape
 from crowdnerf_lab.fields.storage import Field
 from crowdnerf_lab.fit_settings import FitSettings, Quality, Stage, settings_for
+from crowdnerf_lab.held_out_glance import HeldOutGlance
 from crowdnerf_lab.interrupts import interrupts
-from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.pixels import PixelTable, pixel_table, rays_of_pixels
-from crowdnerf_lab.pose_refinement import PoseRefinement, with_ray_gradients
+from crowdnerf_lab.pose_refinement import with_ray_gradients
 from crowdnerf_lab.rays import Rays
 from crowdnerf_lab.robustness import OutlierMaps
 from crowdnerf_lab.scene import Bounds, PosedScene, check_trainable
-from crowdnerf_lab.weights import below, read_tensors, write_tensors
-
-Shape = SHGridShape | HashGridShape | FrequencyMLPShape
-"""Sizes of the kinds of field that can be trained here."""
+from crowdnerf_lab.training_control import FitRecord, TrainingControl, TrainingMoment, TrainingReport
+from crowdnerf_lab.training_state import (
+    MIN_RAYS_PER_STEP,
+    Budget,
+    Shape,
+    Start,
+    State,
+    Task,
+    TrainingError,
+    branch,
+    initial_state,
+    resume,
+    save_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_RAYS_PER_STEP = 8192
-MIN_RAYS_PER_STEP = 64
-CHECKPOINT_FORMAT = "crowdnerf_lab.fit/2"
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """One line of a training curve: seconds of training alone, loss since the last line, PSNR (dB) on held-out views
-    or None."""
-
-    step: int
-    seconds: float
-    loss: float
-    held_out_psnr: float | None
-
-
-@dataclass(frozen=True)
-class Start:
-    """What training goes on from, in place of an untrained field.
-
-    model: a copy of it is trained, in its own bounds and sizes. appearance: of the scene's photos, if known (see
-    `refinement`). often: for each photo of the scene how often its pixels are drawn, relative to one another.
-    """
-
-    model: Field
-    appearance: Appearance | None = None
-    often: Float[Tensor, "photos"] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +98,8 @@ def fit(
     threads: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: float = 30.0,
+    branch_from: Path | None = None,
+    control: TrainingControl | None = None,
     progress: bool = True,
 ) -> Fit:
     """Train a radiance field on the scene's training photos within a budget of `seconds` of training or of `steps`.
@@ -132,11 +110,13 @@ def fit(
     (occluders) count less. Both are for crowds: by default on when the scene has more than one capture.
     refine_poses: move the training cameras, too. threads: CPU threads (all by default; the bits do not depend on it).
     checkpoint: file that is written every `checkpoint_every` seconds and from which the same call goes on after a
-    crash, with the same bits under a step budget. Ctrl-C stops after the current step and returns what is there; a
-    second one raises KeyboardInterrupt.
+    crash, with the same bits under a step budget. branch_from: the checkpoint of another call, from which this one goes
+    on with its own seed, settings and budget, unless its own checkpoint is there already.
+    control: stops it from elsewhere and watches it; the bits do not depend on it. Ctrl-C stops after the current step,
+    too, and returns what is there; a second one raises KeyboardInterrupt.
 
     Raises SceneError for a scene that cannot be trained on, TrainingError for a checkpoint of something else and
-    WeightsError for a damaged one.
+    WeightsError for a damaged or missing one.
     """
     if (seconds is None) == (steps is None):
         raise ValueError("give fit() either seconds or steps")
@@ -144,12 +124,12 @@ def fit(
         raise ValueError(f"the budget must be positive, got seconds={seconds}, steps={steps}")
     check_trainable(scene)
     crowd = len(scene.captures) > 1
-    settings = settings or settings_for(quality, seconds=seconds, pixels=_training_pixels(scene))
+    settings = settings or settings_for(quality, seconds=seconds, pixels=training_pixels(scene))
     if start is not None:
         settings = replace(settings, shape=start.model.shape)
         bounds = replace(scene.bounds, centre=start.model.centre.cpu(), half_size=start.model.half_size.cpu())
         scene = replace(scene, bounds=bounds)
-    task = _Task(
+    task = Task(
         scene=scene,
         budget=Budget(seconds=seconds, steps=steps),
         settings=settings,
@@ -160,14 +140,17 @@ def fit(
         refine_poses=refine_poses,
     )
     file = Path(checkpoint) if checkpoint is not None else None
+    control = control or TrainingControl()
     with _threads(threads), interrupts() as interrupted:
         started = time.perf_counter()
         _warm_up(task)
         warmup = time.perf_counter() - started
-        state = _initial_state(task)
+        state = initial_state(task)
         if file is not None and file.exists():
-            _load_checkpoint(state, file, task.identity())
-        _train(task, state, _Saving(file, checkpoint_every), interrupted, progress)
+            resume(state, file, task)
+        elif branch_from is not None:
+            branch(state, Path(branch_from), task)
+        _train(task, state, _Saving(file, checkpoint_every), control, interrupted, progress)
     result = Fit(
         model=state.model,
         appearance=state.appearance,
@@ -179,43 +162,15 @@ def fit(
         checkpoint=file,
         samples=state.samples,
         warmup_seconds=warmup,
-        interrupted=interrupted.is_set(),
+        interrupted=interrupted.is_set() or control.stopping,
     )
     log.info(_summary(scene, result))
     return result
 
 
-def _training_pixels(scene: PosedScene) -> int:
+def training_pixels(scene: PosedScene) -> int:
+    """How many pixels the training photos have."""
     return sum(scene.images[row].shape[0] * scene.images[row].shape[1] for row in scene.train.tolist())
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is to be trained, and how."""
-
-    scene: PosedScene
-    budget: "Budget"
-    settings: FitSettings
-    start: Start | None
-    seed: int
-    appearance: bool
-    robust: bool
-    refine_poses: bool
-
-    def identity(self) -> str:
-        """What a checkpoint must have in common with the call that resumes it: photos, cameras, split, settings and
-        start."""
-        scene, digest = self.scene, hashlib.sha256()
-        choices = {name: getattr(self, name) for name in ("seed", "appearance", "robust", "refine_poses")}
-        document = [asdict(self.settings), choices, scene.name, scene.image_names]
-        digest.update(json.dumps(document, sort_keys=True).encode())
-        for tensor in (scene.cameras.camera_to_world, scene.cameras.focal, scene.train, *scene.images):
-            digest.update(tensor.contiguous().numpy().tobytes())
-        if self.start is not None:
-            parts = [self.start.model.state_dict(), self.start.appearance and self.start.appearance.state_dict()]
-            for tensor in (*(tensor for part in parts if part for tensor in part.values()), self.start.often):
-                digest.update(b"" if tensor is None else tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -226,99 +181,14 @@ class _Saving:
     every: float
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Seconds of training or a number of steps."""
-
-    seconds: float | None
-    steps: int | None
-
-    def used(self, step: int, seconds: float) -> float:
-        """Fraction of the budget that is used up."""
-        return step / self.steps if self.steps is not None else seconds / (self.seconds or math.inf)
-
-
-@dataclass
-class _State:
-    """All that changes while training, and all that a checkpoint holds."""
-
-    model: Field
-    appearance: Appearance | None
-    poses: PoseRefinement | None
-    trust: OutlierMaps | None
-    optimizers: tuple[torch.optim.Optimizer, ...]
-    rates: tuple[float, ...]
-    """Step size of each optimizer before schedule."""
-    rays_per_step: int
-    step: int = 0
-    seconds: float = 0.0
-    samples: int = 0
-    history: list[FitRecord] = field(default_factory=list)
-
-    def cameras(self, scene: PosedScene) -> Cameras:
-        """The scene's cameras where they are now."""
-        return scene.cameras if self.poses is None else self.poses.cameras()
-
-    def parts(self) -> dict[str, nn.Module | OutlierMaps]:
-        """What has a state of its own, by name."""
-        named = {"field": self.model, "appearance": self.appearance, "poses": self.poses, "trust": self.trust}
-        return {name: part for name, part in named.items() if part is not None}
-
-
-def _initial_state(task: _Task) -> _State:
-    scene, settings = task.scene, task.settings
-    start = copy.deepcopy(task.start)
-    model = _field(scene, settings.shape, task.seed) if start is None else start.model
-    appearance = None
-    if task.appearance:
-        appearance = start and start.appearance
-        appearance = appearance or Appearance(scene.capture_of_image, len(scene.captures))
-    poses = None
-    if task.refine_poses:
-        poses = PoseRefinement(scene.cameras, scene.train, region=scene.bounds, settings=settings.poses)
-    optimizers = list(model.optimizers(settings.rate))
-    if appearance is not None:
-        optimizers.append(torch.optim.Adam(appearance.parameters(), lr=settings.appearance_rate, betas=(0.9, 0.99)))
-    return _State(
-        model=model,
-        appearance=appearance,
-        poses=poses,
-        trust=OutlierMaps.of(scene, settings.robust) if task.robust else None,
-        optimizers=tuple(optimizers) + ((poses.optimizer(),) if poses is not None else ()),
-        rates=tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers),
-        rays_per_step=max(settings.samples_per_step // 64, MIN_RAYS_PER_STEP),
-    )
-
-
-def _field(scene: PosedScene, shape: Shape, seed: int) -> Field:
-    """An untrained field of the kind that a shape describes."""
-    if scene.bounds.closed:
-        shape = _around_object(shape, scene)
-    if isinstance(shape, FrequencyMLPShape):
-        field = FrequencyMLP(scene.bounds, shape=shape, seed=seed)
-    elif isinstance(shape, HashGridShape):
-        field = HashGrid(scene.bounds, shape=shape, seed=seed)
-    else:
-        field = SHGrid(scene.bounds, shape=shape)
-    if scene.bounds.closed:
-        field.background.data.fill_(WHITE)
-    return field
-
-
-WHITE = 6.0
-"""What a sigmoid makes 0.9975."""
-
-
-def _around_object(shape: Shape, scene: PosedScene) -> Shape:
-    """The shape with rays that begin and end where closed bounds do, seen from any training camera."""
-    away = (scene.cameras.positions[scene.train] - scene.bounds.centre).abs()
-    nearest = torch.linalg.vector_norm((away - scene.bounds.half_size).clamp(min=0), dim=-1).min()
-    farthest = torch.linalg.vector_norm(away + scene.bounds.half_size, dim=-1).max()
-    radius = float(scene.bounds.half_size.mean())
-    return replace(shape, near=max(0.98 * float(nearest) / radius, 0.05), far=1.02 * float(farthest) / radius)
-
-
-def _train(task: _Task, state: _State, saving: _Saving, interrupted: threading.Event, progress: bool) -> None:
+def _train(
+    task: Task,
+    state: State,
+    saving: _Saving,
+    control: TrainingControl,
+    interrupted: threading.Event,
+    progress: bool,
+) -> None:
     scene, budget, settings = task.scene, task.budget, task.settings
     if state.step == 0 and isinstance(state.model, GridField):
         occupancy.keep_to_view(state.model, scene.cameras[scene.train], settings.occupancy)
@@ -326,38 +196,53 @@ def _train(task: _Task, state: _State, saving: _Saving, interrupted: threading.E
             occupancy.keep_to_box(state.model)
     tables = {scale: pixel_table(scene.downscaled(scale)) for scale in {scale for _, scale in settings.pyramid}}
     reports = [fraction for fraction in REPORT_AT if fraction > budget.used(state.step, state.seconds)]
-    glance = _held_out_glance(scene)
+    glance = HeldOutGlance.of(scene)
     losses: list[float] = []
     saved = time.perf_counter()
     with tqdm(total=100, unit="%", desc=f"fit {scene.name}", disable=not progress, leave=False) as bar:
-        while (used := budget.used(state.step, state.seconds)) < 1 and not (interrupted.is_set() and state.step):
+        while (used := budget.used(state.step, state.seconds)) < 1:
+            if state.step and (interrupted.is_set() or control.stopping):
+                break
             started = time.perf_counter()
             scale = _current(settings.pyramid, used)
-            losses.append(_train_step(task, state, tables[scale], used))
+            loss = _train_step(task, state, tables[scale], used)
+            losses.append(loss)
             state.seconds += time.perf_counter() - started
             used = budget.used(state.step, state.seconds)
+            report = None
             if reports and used >= reports[0]:
                 reports = [fraction for fraction in reports if fraction > used]
-                _report(scene, state, losses, glance)
-                bar.set_postfix_str(_held_out_text(state.history[-1]))
+                report = _report(scene, state, losses, glance)
+                bar.set_postfix_str(_held_out_text(report.record))
+            control.tell(_moment(budget, state, loss, report))
             bar.update(min(int(100 * used), 100) - bar.n)
             if saving.file is not None and time.perf_counter() - saved > saving.every:
-                _save_checkpoint(state, saving.file, task.identity())
+                save_checkpoint(state, saving.file, task)
                 saved = time.perf_counter()
     if losses:
-        _report(scene, state, losses, glance)
+        loss = losses[-1]
+        control.tell(_moment(budget, state, loss, _report(scene, state, losses, glance)))
     if saving.file is not None:
-        _save_checkpoint(state, saving.file, task.identity())
+        save_checkpoint(state, saving.file, task)
 
 
-REPORT_AT = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+def _moment(budget: Budget, state: State, loss: float, report: TrainingReport | None) -> TrainingMoment:
+    return TrainingMoment(
+        step=state.step,
+        seconds=state.seconds,
+        used=budget.used(state.step, state.seconds),
+        loss=loss,
+        rays=state.rays,
+        model=state.model,
+        report=report,
+    )
+
+
+REPORT_AT = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 """Fractions of the budget at which the held-out views are rendered (outside the training clock)."""
 
-HELD_OUT_PIXELS = 4096
-"""Pixels of held-out views looked at for a line of the training curve."""
 
-
-def _train_step(task: _Task, state: _State, pixels: PixelTable, used: float) -> float:
+def _train_step(task: Task, state: State, pixels: PixelTable, used: float) -> float:
     """One step; returns the loss."""
     settings, model = task.settings, state.model
     # A stream of its own for every step: resuming needs no generator state.
@@ -393,6 +278,7 @@ def _train_step(task: _Task, state: _State, pixels: PixelTable, used: float) -> 
         if state.step % settings.occupancy.refresh_every == 0:
             occupancy.refresh(model, levels=stage.levels, settings=settings.occupancy, generator=generator)
     state.samples += len(samples)
+    state.rays += state.rays_per_step
     wanted = state.rays_per_step * settings.samples_per_step // max(len(samples), 1)
     state.rays_per_step = min(max(wanted, MIN_RAYS_PER_STEP), MAX_RAYS_PER_STEP)
     return float(loss.detach())
@@ -400,7 +286,7 @@ def _train_step(task: _Task, state: _State, pixels: PixelTable, used: float) -> 
 
 def _marched(
     scene: PosedScene,
-    state: _State,
+    state: State,
     plane: Float[Tensor, "n 2"],
     photo: Int[Tensor, "n"],
     jitter: Float[Tensor, "n"],
@@ -418,7 +304,7 @@ def _marched(
     return rays, with_ray_gradients(samples, rays, centre=scene.bounds.centre, half_size=scene.bounds.half_size)
 
 
-def _take_step(state: _State, settings: FitSettings, used: float) -> None:
+def _take_step(state: State, settings: FitSettings, used: float) -> None:
     factor = settings.rate_end**used * min(1, state.step / settings.warm_steps)
     rates = [rate * factor for rate in state.rates]
     if state.poses is not None:
@@ -437,15 +323,8 @@ def _current(pyramid: tuple[tuple[float, int], ...], used: float) -> int:
     return [scale for fraction, scale in pyramid if used >= fraction][-1]
 
 
-@dataclass(frozen=True)
-class _Glance:
-    """A few held-out pixels, always the same: enough to draw a training curve, and quick to render."""
-
-    rays: Rays
-    truth: Float[Tensor, "n 3"]
-
-
-def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glance | None) -> None:
+def _report(scene: PosedScene, state: State, losses: list[float], glance: HeldOutGlance | None) -> TrainingReport:
+    """Add a line to the training curve."""
     loss = float(np.mean(losses))
     losses.clear()
     if not math.isfinite(loss):
@@ -453,22 +332,9 @@ def _report(scene: PosedScene, state: _State, losses: list[float], glance: _Glan
             f"the loss became {loss} at step {state.step} of scene '{scene.name}'; "
             "lower FitSettings.rate or check the photos"
         )
-    held_out = _held_out_psnr(glance, state.model) if glance is not None else None
+    held_out, of_view = (None, {}) if glance is None else glance.psnr(state.model)
     state.history.append(FitRecord(state.step, state.seconds, loss, held_out))
-
-
-def _held_out_glance(scene: PosedScene) -> _Glance | None:
-    if len(scene.held_out) == 0:
-        return None
-    pixels = pixel_table(replace(scene, train=scene.held_out))
-    drawn = torch.from_numpy(np.random.default_rng(0).integers(0, len(pixels), HELD_OUT_PIXELS))
-    rays = rays_of_pixels(scene.cameras, pixels.plane[drawn], pixels.photo[drawn].long(), scene.time_of_image)
-    return _Glance(rays=rays, truth=pixels.colour[drawn].to(torch.float32) / 255)
-
-
-@torch.no_grad()
-def _held_out_psnr(glance: _Glance, model: Field) -> float:
-    return psnr(model.render(glance.rays).colour.clamp(0, 1), glance.truth)
+    return TrainingReport(record=state.history[-1], psnr_of_view=of_view)
 
 
 def _held_out_text(record: FitRecord) -> str:
@@ -483,46 +349,6 @@ def _summary(scene: PosedScene, result: Fit) -> str:
         f"fit {scene.name}: {last.step} steps in {last.seconds:.1f} s{stopped}, {rate:.2f} M samples/s, "
         f"{_held_out_text(last)}"
     )
-
-
-def _save_checkpoint(state: _State, path: Path, identity: str) -> None:
-    states = {name: part.state_dict() for name, part in state.parts().items()}
-    tensors = {f"{name}.{key}": value for name, found in states.items() for key, value in found.items()}
-    for parameter, name, moments in _moments(state):
-        tensors |= {f"{name}.{key}": torch.as_tensor(value) for key, value in moments.get(parameter, {}).items()}
-    counters = {
-        "step": state.step,
-        "rays_per_step": state.rays_per_step,
-        "seconds": state.seconds,
-        "samples": state.samples,
-        "history": [asdict(record) for record in state.history],
-    }
-    header = {"identity": identity, "counters": json.dumps(counters)}
-    write_tensors(path, tensors, kind=CHECKPOINT_FORMAT, header=header)
-
-
-def _load_checkpoint(state: _State, path: Path, identity: str) -> None:
-    tensors, header = read_tensors(path, kind=CHECKPOINT_FORMAT)
-    if header["identity"] != identity:
-        raise TrainingError(
-            f"checkpoint {path} belongs to other photos, settings or another seed; delete it or choose another file"
-        )
-    counters = json.loads(header["counters"])
-    for name, part in state.parts().items():
-        part.load_state_dict(below(f"{name}.", tensors))
-    for parameter, name, moments in _moments(state):
-        if found := below(f"{name}.", tensors):
-            moments[parameter] = found
-    state.step, state.seconds, state.samples = counters["step"], counters["seconds"], counters["samples"]
-    state.rays_per_step = counters["rays_per_step"]
-    state.history = [FitRecord(**record) for record in counters["history"]]
-
-
-def _moments(state: _State) -> Iterator[tuple[nn.Parameter, str, dict]]:
-    """Every optimized parameter, the name of its moments in a checkpoint, and the state of its optimizer."""
-    for i, optimizer in enumerate(state.optimizers):
-        for j, parameter in enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]):
-            yield parameter, f"optimizer.{i}.{j}", optimizer.state
 
 
 @contextmanager
@@ -542,7 +368,7 @@ def _threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-def _warm_up(task: _Task) -> None:
+def _warm_up(task: Task) -> None:
     """Compile the kernels (or load them from numba's cache) on a scene of a few pixels, outside the training clock."""
     generator = torch.Generator().manual_seed(0)
     pose = torch.eye(3, 4).repeat(4, 1, 1)
@@ -570,7 +396,7 @@ def _warm_up(task: _Task) -> None:
         occupancy=replace(task.settings.occupancy, refresh_every=1, probes=8),
     )
     small = replace(task, scene=scene, settings=settings, start=None)
-    state = _initial_state(small)
+    state = initial_state(small)
     _train_step(small, state, pixel_table(scene), 0.0)
 
 

@@ -6,13 +6,17 @@
 # model that a capable phone runs by itself (*device inference*), or as pictures for a phone that cannot (*network
 # inference*). This is the use case of 3GPP TR 26.927, clause 4.2.4, end to end.
 #
+# Shift+Enter runs a cell and goes to the next. What the words mean, and which notebook comes when, is on [one
+# page](README.md).
+#
 # **Question.** Can less than a minute of training on spoiled phone photos show a view that no phone took, and can a
 # device then show it without the network?
 #
 # **Predict.** A picture of one flat colour, the photos' mean, reaches about 13 dB against the truth; a good JPEG 35
 # dB. What will the new view reach? And how much is lost on the way into a device?
 #
-# **Time.** 2 minutes on two CPU cores. The kernels are written for CPUs: a GPU changes nothing here.
+# **Time.** 1 minute on two CPU cores, ten with reading and exercises. The kernels are written for CPUs: a GPU changes
+# nothing here.
 #
 # **Needs.** Nothing; the concert is in the box.
 
@@ -114,6 +118,23 @@ assert on_device > reached - 1.5, f"baking lost {reached - on_device:.1f} dB"
 print(f"a new view: {reached:.1f} dB from the field, {on_device:.1f} dB from the device; one flat colour {flat:.1f} dB")
 
 # %% [markdown]
+# **Your prediction.** The line above has the answer: some 7 dB above one flat colour and far below a good JPEG, for a
+# grid of finite resolution that learned for half a minute; and next to nothing is lost on the way into the device,
+# which is the surprise that the rest of the series lives on.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **`No module named 'crowdnerf_lab'`.** The notebook runs in another Python than the one that `make run` filled.
+#   `make lab` opens the right one; elsewhere choose the kernel of `.venv`.
+# - **Fewer dB than here.** Training stops after *seconds*. Beside a video call they hold half as many steps. With
+#   `steps=` in place of `seconds=` the same seed gives the same field, bit for bit, however busy the machine is.
+# - **Something seems to come from yesterday.** It does: what earlier runs made lies in `runs/` and is loaded again.
+#   `make clean` removes it.
+# - **One view is an anecdote.** Here it is the view that the figures show. [Notebook 3](03_train_radiance_field.ipynb)
+#   judges by all of them.
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
@@ -151,5 +172,15 @@ print(f"{distance:.1f} m away, at (east, north, up) = {[round(value, 1) for valu
 assert 0 < distance < 100
 
 # %% [markdown]
+# ## Further reading
+#
+# - B. Mildenhall, P. P. Srinivasan, M. Tancik, J. T. Barron, R. Ramamoorthi, R. Ng: [NeRF: Representing Scenes as
+#   Neural Radiance Fields for View Synthesis](https://arxiv.org/abs/2003.08934). ECCV 2020. Sections 3 and 4 are all
+#   that this series assumes.
+# - 3GPP TR 26.927: [Study on Artificial Intelligence and Machine Learning in 5G media
+#   services](https://www.3gpp.org/DynaReport/26927.htm). Clause 4.2.4 is the use case.
+# - S. Fridovich-Keil, A. Yu, M. Tancik, Q. Chen, B. Recht, A. Kanazawa: [Plenoxels: Radiance Fields without Neural
+#   Networks](https://arxiv.org/abs/2112.05131). CVPR 2022. A field that is a grid, as here.
+#
 # **On to** [1 · What a crowd sends](01_crowd_ingest.ipynb), or straight to [3 · Training a radiance
 # field](03_train_radiance_field.ipynb).

@@ -7,7 +7,7 @@
 # **Predict.** Some photos are blurred, some over-exposed, some dark, some show the wrong direction. How many of the
 # 144? And which is harder to find by measuring pixels: a dark photo or a blurred one?
 #
-# **Time.** A minute on two CPU cores; a GPU changes nothing.
+# **Time.** 1 minute on two CPU cores; a GPU changes nothing.
 #
 # **Needs.** Nothing; the concert is in the box. Or a folder of your own: name it in the parameter `folder`, and the
 # lesson is about your photos and videos.
@@ -238,9 +238,29 @@ known = f"; {caught} of {len(spoiled)} spoiled ones found, {alarms} false alarms
 print(report.summary() + known)
 
 # %% [markdown]
+# **Your prediction.** Fourteen of the 144 were spoiled. Compare the margins of *dark* and *blurred*: the less a check
+# separates the two kinds, the more its threshold is a matter of taste. A dark photo is dark wherever it is measured; a
+# sharp photo of a smooth thing looks like a blurred one of a rough thing.
+#
 # The screened event is kept in `screened/` of this preset's folder: a folder like the one it came from, with fewer
 # photos.
+
+# %% [markdown]
+# ## What can go wrong
 #
+# - **A phone that blurs everything.** Each photo is compared with the others of its phone, so a phone that is soft as
+#   a whole is not punished for it, on purpose; a photo that is alone is judged against the crowd.
+# - **A crowd that is wrong together.** Direction and place are compared with what most phones say. If most stood in
+#   the foyer, the stage would be the mistake.
+# - **Photos without place or time.** Messengers strip EXIF. Such photos are kept, and structure from motion ([notebook
+#   2](02_calibrate_cameras.ipynb)) may still find where they were taken.
+# - **A face that was not found.** Small, turned or covered ones are missed: of upright faces of 20 pixels and more,
+#   one in twenty. Filling lowers a risk; it is no proof of anonymity, and consent remains what permits publication.
+# - **No common sound.** Music through a wall and two phones far apart give no clear peak; then the phone's own clock
+#   stands, and the table says `device`.
+# - **A video or HEIC file that cannot be read.** The error names the extra to install.
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
@@ -276,4 +296,16 @@ print(f"lying down: {len(cn.find_faces(lying))} face, 64 pixels wide: {len(cn.fi
 assert cn.find_faces(lying)
 
 # %% [markdown]
+# ## Further reading
+#
+# - C. H. Knapp, G. C. Carter: [The generalized correlation method for estimation of time
+#   delay](https://doi.org/10.1109/TASSP.1976.1162830). IEEE Trans. ASSP 24(4), 1976.
+# - Y. Xu, W. Yan, G. Yang, J. Luo, T. Li, J. He: [CenterFace: Joint Face Detection and Alignment Using Face as
+#   Point](https://arxiv.org/abs/1911.03599). 2019.
+# - R. McPherson, R. Shokri, V. Shmatikov: [Defeating Image Obfuscation with Deep
+#   Learning](https://arxiv.org/abs/1609.00408). 2016. Why faces are filled and not blurred.
+# - S. Pertuz, D. Puig, M. A. Garcia: [Analysis of focus measure operators for
+#   shape-from-focus](https://doi.org/10.1016/j.patcog.2012.11.011). Pattern Recognition 46(5), 2013. Three dozen ways
+#   to measure sharpness.
+#
 # **On to** [2 · Calibrating cameras](02_calibrate_cameras.ipynb).

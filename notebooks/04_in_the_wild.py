@@ -7,7 +7,7 @@
 # **Predict.** A photo is occluded to a third by somebody's head. Its pose is known, and so is the crowd's field. By how
 # many dB does the photo come nearer to what it would have been without that head?
 #
-# **Time.** 6 minutes on two CPU cores. The kernels are written for CPUs: a GPU changes nothing here.
+# **Time.** 4 minutes on two CPU cores. The kernels are written for CPUs: a GPU changes nothing here.
 #
 # **Needs.** The screened and calibrated scene of notebooks [1](01_crowd_ingest.ipynb) and
 # [2](02_calibrate_cameras.ipynb); made if missing.
@@ -203,7 +203,26 @@ print(
 )
 
 # %% [markdown]
+# **Your prediction.** The captions of the gallery and the first row of the table after it have the answer. It is large
+# because a head is the worst of errors: all of its pixels are wrong, and the crowd has seen what lies behind.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **An enhanced photo is no document.** Behind the head stands what *others* saw, at other moments: a singer who has
+#   moved since is in the wrong place, convincingly. Keep the original, and say what was filled.
+# - **A good photo gets worse.** See the last column of the table: how noisy a photo is must be guessed, and where the
+#   guess is too high, the field's blur replaces detail. At a real event nobody knows the gain, so keep both.
+# - **The dark before the dark.** A black shirt before a black hall leaves no residual, so the doubt cannot see it.
+# - **Everybody errs alike.** Robust losses believe the majority. Where most photos of a place are spoiled in the same
+#   way, that is the scene.
+# - **Poses drift together.** When all cameras may move, the whole world may turn with them and no picture changes;
+#   errors are counted after the best similarity for this reason.
+
+# %% [markdown]
 # ## Exercises
+#
+# Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
 #
 # **Exercise 1.** Gains of one tone curve form a group: show with `exposed` that a look can be put on a photo and taken
 # off again, and that two looks in a row are one. Where does it fail?
@@ -243,4 +262,19 @@ print(f"{replaced:.0%} of the pixels come from the field, {covered:.0%} lie behi
 assert 0 <= replaced <= 1
 
 # %% [markdown]
+# ## Further reading
+#
+# - R. Martin-Brualla, N. Radwan, M. S. M. Sajjadi, J. T. Barron, A. Dosovitskiy, D. Duckworth: [NeRF in the
+#   Wild](https://arxiv.org/abs/2008.02268). CVPR 2021. An appearance for each photo.
+# - S. Sabour, S. Vora, D. Duckworth, I. Krasin, D. J. Fleet, A. Tagliasacchi: [RobustNeRF: Ignoring Distractors with
+#   Robust Losses](https://arxiv.org/abs/2302.00833). CVPR 2023.
+# - W. Ren, Z. Zhu, B. Sun, J. Chen, M. Pollefeys, S. Peng: [NeRF On-the-go: Exploiting Uncertainty for Distractor-free
+#   NeRFs in the Wild](https://arxiv.org/abs/2405.18715). CVPR 2024.
+# - B. Mildenhall, P. Hedman, R. Martin-Brualla, P. P. Srinivasan, J. T. Barron: [NeRF in the
+#   Dark](https://arxiv.org/abs/2111.13679). CVPR 2022. Many noisy photos make a clean field.
+# - C.-H. Lin, W.-C. Ma, A. Torralba, S. Lucey: [BARF: Bundle-Adjusting Neural Radiance
+#   Fields](https://arxiv.org/abs/2104.06405). ICCV 2021. Poses and field at once.
+# - E. Reinhard, M. Stark, P. Shirley, J. Ferwerda: [Photographic tone reproduction for digital
+#   images](https://doi.org/10.1145/566654.566575). SIGGRAPH 2002.
+#
 # **On to** [5 · Distilling a light field](05_distil_light_field.ipynb).

@@ -181,8 +181,26 @@ assert score["baked, 4MB"].psnr > score["teacher"].psnr - 1, "baking lost more t
 print(", ".join(f"{name} {each.psnr:.1f} dB" for name, each in score.items()))
 
 # %% [markdown]
-# The students are kept in `students/` of this preset's folder of `runs/`.
+# **Your prediction.** Less than a decibel lies between the two students, and it is seen more than it is measured. And
+# 200 kB of the teacher itself, without any training, show more than either student: pruning and rounding what is known
+# costs less than learning it again.
 #
+# The students are kept in `students/` of this preset's folder of `runs/`.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **The student is asked from where it never was.** A network that maps rays to colours has no geometry to fall back
+#   on: outside of the pseudo views it invents. A baked field goes on being a scene, with holes where nobody looked.
+# - **Seams between cells.** Each ray draws its own block of pixels. Smaller cells cost frames, larger ones seams.
+# - **The student is blamed for its teacher.** It cannot know more. Compare *to teacher* to judge the student, *to
+#   truth* to judge what viewers get.
+# - **A new teacher, an old student.** Students are kept in `runs/`. After training another field, remove `students/`
+#   and `pseudo_views/` (or `make clean`).
+# - **A model for one block, used from another.** It is whole only for its own seats; the card of such a model says
+#   where it holds.
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
@@ -229,4 +247,21 @@ print(f"{planes}: {by_hurried:.1f} dB to the teacher in a third of the time, {im
 assert by_hurried > cn.quality(bench.renders(untrained["ray_mlp S"].eval()), pictures["teacher"]).psnr
 
 # %% [markdown]
+# ## Further reading
+#
+# - H. Wang, J. Ren, Z. Huang, K. Olszewski, M. Chai, Y. Fu, S. Tulyakov: [R2L: Distilling Neural Radiance Field to
+#   Neural Light Field for Efficient Novel View Synthesis](https://arxiv.org/abs/2203.17261). ECCV 2022.
+# - J. Cao and others: [Real-Time Neural Light Field on Mobile Devices](https://arxiv.org/abs/2212.08057). CVPR 2023.
+#   MobileR2L.
+# - A. Gupta and others: [LightSpeed: Light and Fast Neural Light Fields on Mobile
+#   Devices](https://arxiv.org/abs/2310.16832). NeurIPS 2023.
+# - T. Zhou, R. Tucker, J. Flynn, G. Fyffe, N. Snavely: [Stereo Magnification: Learning View Synthesis using Multiplane
+#   Images](https://arxiv.org/abs/1805.09817). SIGGRAPH 2018.
+# - M. Levoy, P. Hanrahan: [Light field rendering](https://doi.org/10.1145/237170.237199). SIGGRAPH 1996. Two planes,
+#   no network.
+# - P. Hedman, P. P. Srinivasan, B. Mildenhall, J. T. Barron, P. Debevec: [Baking Neural Radiance Fields for Real-Time
+#   View Synthesis](https://arxiv.org/abs/2103.14645). ICCV 2021.
+# - G. Hinton, O. Vinyals, J. Dean: [Distilling the Knowledge in a Neural Network](https://arxiv.org/abs/1503.02531).
+#   2015.
+#
 # **On to** [6 · Models that fit devices](06_fit_to_devices.ipynb).

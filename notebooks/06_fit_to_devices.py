@@ -186,9 +186,11 @@ cn.figures.table(
     for title, each in fitted.items()
 )
 
+# %% [markdown]
+# Every answer says why, and what of it was measured where:
+
 # %%
-for title, each in fitted.items():
-    print(f"{title}: {each.reason}\n")
+print(fitted["AR glasses"].reason)
 
 # %% [markdown]
 # A device for which nothing fits is not left out of the event: it asks for views ([notebook
@@ -303,8 +305,29 @@ print(f"{len(cards)} models, the smallest of {smallest.bytes / 1e3:.0f} kB ({sma
 print(f"{served} of {len(fitted)} device classes find one that fits, the others ask the network")
 
 # %% [markdown]
-# The artefacts are kept in `artefacts/` of this preset's folder of `runs/`.
+# **Your prediction.** About half the time, where the processor multiplies integers (`onnx_int8_qdq`), and none of it
+# where only the file is small (`onnx_int8_weights`). The rounding costs less than a tenth of a dB. On the air three or
+# four bits are left of each number: divide the bytes of the smallest file by the student's numbers in [notebook
+# 5](05_distil_light_field.ipynb).
 #
+# The artefacts are kept in `artefacts/` of this preset's folder of `runs/`.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **A proxy is taken for a measurement.** A roofline knows arithmetic and memory, and nothing of an operation that a
+#   neural processor does not support: that one runs on the CPU, with a copy there and another back. Measure on the
+#   device before promising.
+# - **int8 is slower than float.** It is on processors without integer dot products, and for formats that unpack to
+#   float first. Read *computes in*.
+# - **Colours wash out in int8.** The activations' range was taken from views unlike those shown. Calibrate with the
+#   poses that people take.
+# - **`verify` does not believe a card.** Another program ran meanwhile: milliseconds are of a quiet machine. When the
+#   dB differ, it is another file.
+# - **Warm devices.** A phone holds its speed for a minute and then slows down. Frame times here are of seconds.
+# - **A mean hides the worst view.** Selection goes by the quality over all probe views together.
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
@@ -347,4 +370,18 @@ print(light.reason)
 assert light.artefact is None or light.artefact.card.bytes <= 1_000_000
 
 # %% [markdown]
+# ## Further reading
+#
+# - B. Jacob and others: [Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+#   Inference](https://arxiv.org/abs/1712.05877). CVPR 2018.
+# - R. Krishnamoorthi: [Quantizing deep convolutional networks for efficient inference: A
+#   whitepaper](https://arxiv.org/abs/1806.08342). 2018.
+# - S. Han, H. Mao, W. J. Dally: [Deep Compression](https://arxiv.org/abs/1510.00149). ICLR 2016. Prune, quantize,
+#   code.
+# - S. Williams, A. Waterman, D. Patterson: [Roofline: an insightful visual performance model for multicore
+#   architectures](https://doi.org/10.1145/1498765.1498785). CACM 52(4), 2009.
+# - M. Mitchell and others: [Model Cards for Model Reporting](https://arxiv.org/abs/1810.03993). FAT* 2019.
+# - [ONNX Runtime: quantize ONNX
+#   models](https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). Documentation, as of 2026.
+#
 # **On to** [7 · The same view, twice](07_compare_views.ipynb).

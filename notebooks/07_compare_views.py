@@ -200,8 +200,26 @@ reached = ", ".join(f"{name} {score.psnr:.1f} dB" for name, score in scores.item
 print(f"{reached}; the download pays off after {crossing:.0f} views")
 
 # %% [markdown]
-# Truth, network and device are kept side by side as `views.png` in this preset's folder of `runs/`.
+# **Your prediction.** The network's view and the laptop's look the same: it is the same field. The network shows its
+# first picture sooner than the laptop's model over every link; a small student is sooner still, but for the crowded
+# cell and the poor link. The laptop's download has paid off in bytes after half a minute of looking around.
 #
+# Truth, network and device are kept side by side as `views.png` in this preset's folder of `runs/`.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **A loopback is no radio.** The proxy makes bytes slow and late. It does not fade, share the cell with others or
+#   fall back to a slower code.
+# - **The first view of a service takes seconds.** It loads the model when it is first asked, and says 429 and when to
+#   ask again. Later views that look alike come from a cache: time views that differ.
+# - **Unequal comparisons.** The same size, the same views, the same quality of the codec; otherwise the picture that
+#   is smaller on the air is only smaller.
+# - **Bytes are not all.** A march on the device costs its battery, a render in the network costs somebody's server.
+#   The crossing in joules lies elsewhere ([notebook 6](06_fit_to_devices.ipynb) has them on the cards).
+# - **Decibels favour blur.** Two pictures of 20.5 dB can look very different; hence SSIM and ꟻLIP beside it.
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
@@ -249,4 +267,15 @@ assert offline.std() > 5
 cn.figures.image_strip({"the view": by_laptop[0], "2 m higher": offline}, columns=3)
 
 # %% [markdown]
+# ## Further reading
+#
+# - S. Shi, C.-H. Hsu: [A Survey of Interactive Remote Rendering Systems](https://doi.org/10.1145/2719921). ACM
+#   Computing Surveys 47(4), 2015.
+# - Y. Kang and others: [Neurosurgeon: Collaborative Intelligence Between the Cloud and Mobile
+#   Edge](https://doi.org/10.1145/3037697.3037698). ASPLOS 2017. Where to cut between device and network.
+# - 3GPP TR 26.928: [Extended Reality (XR) in 5G](https://www.3gpp.org/DynaReport/26928.htm). Split rendering and its
+#   latencies.
+# - P. Andersson and others: [FLIP: A Difference Evaluator for Alternating Images](https://doi.org/10.1145/3406183).
+#   HPG 2020.
+#
 # Next: [how the crowd gets it](08_reach_the_crowd.ipynb).

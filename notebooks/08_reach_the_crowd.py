@@ -159,6 +159,25 @@ sooner = deliveries["unicast"].waited.max() / deliveries["broadcast"].waited.max
 print(f"{len(crowd.served)} UEs served; 1 MB to 10,000: by broadcast {sooner:.0f} times as soon as one by one")
 
 # %% [markdown]
+# **Your prediction.** One by one, 10,000 MB need 80 s on a link of 1 Gbit/s; once for all, at the broadcast's rate, 1
+# MB needs half a second. A broadcast sends some 116 packets for every 100 of the file until the last is done, and not
+# 111, for the last of ten thousand has had bad luck. Phones that give each other what they have leave the network a
+# copy or two to send.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **Nothing arrives by multicast.** Containers, guest Wi-Fi and most routers drop it. Here receiver and sender share
+#   one machine; elsewhere, what did not come by multicast is fetched over HTTP.
+# - **Everybody repairs at once.** If all who lost packets ask for them at the same time, the repair is the next flash
+#   crowd. That is what the code is for: keep sending, and ask only for what is still missing late.
+# - **The driver is the bottleneck.** Forty UEs in one process measure that process. The times of the rush are mostly
+#   the time in which this notebook loads models.
+# - **A simulation is its assumptions.** One radio, losses that are independent or in bursts, no one walking away. A
+#   test holds it against sockets only where both can go.
+# - **Peers cost.** Giving a piece on spends somebody's battery and tells them who is there. They have to agree.
+
+# %% [markdown]
 # ## Exercises
 #
 # Write your own answer in a new cell; the folded cell below each exercise holds a solution that checks itself.
@@ -202,4 +221,17 @@ print(f"a view is {seen.bytes / 1e3:.1f} kB, multicast {multicast / 1e3:.1f} kB:
 service.close()
 
 # %% [markdown]
+# ## Further reading
+#
+# - M. Luby, A. Shokrollahi, M. Watson, T. Stockhammer, L. Minder: [RaptorQ Forward Error Correction Scheme for Object
+#   Delivery](https://www.rfc-editor.org/rfc/rfc6330). RFC 6330, 2011.
+# - J. W. Byers, M. Luby, M. Mitzenmacher, A. Rege: [A digital fountain approach to reliable distribution of bulk
+#   data](https://doi.org/10.1145/285237.285258). SIGCOMM 1998. The idea, in its first form.
+# - T. Paila, R. Walsh, M. Luby, V. Roca, R. Lehtonen: [FLUTE: File Delivery over Unidirectional
+#   Transport](https://www.rfc-editor.org/rfc/rfc6726). RFC 6726, 2012.
+# - E. N. Gilbert: [Capacity of a burst-noise channel](https://doi.org/10.1002/j.1538-7305.1960.tb03959.x). Bell System
+#   Technical Journal 39(5), 1960. Losses in bursts.
+# - 3GPP TS 26.346: [Multimedia Broadcast/Multicast Service (MBMS); Protocols and
+#   codecs](https://www.3gpp.org/DynaReport/26346.htm).
+#
 # Next: [what happens while the event runs](09_while_the_event_runs.ipynb).

@@ -38,14 +38,17 @@ def matter_at(
     """Density per metre [n] and colour [n 3] in bricks."""
     v = np.array([0, 2, 3, 5])[kind]
     _, height, width = textures.bricks.shape[:3]
-    across, down = width // v, height // v
+    wide = v * len(textures.units)
+    across, down = width // wide, height // v
     begin = np.array([0, *textures.kind_begins])[kind]
-    corner = np.stack([v * (brick % across), v * (brick // across % down), begin + v * (brick // across // down)], -1)
+    corner = np.stack(
+        [wide * (brick % across), v * (brick // across % down), begin + v * (brick // across // down)], -1
+    )
     at = corner + 0.5 + (v - 1)[:, None] * fraction[:, ::-1]
     turned = [np.ones(len(v)), *(np.sqrt(3) * directions).T]
     logit, log_density = np.zeros((len(v), 3)), np.zeros(len(v))
     for texel, units in enumerate(textures.units):
-        byte = 255 * sampled(textures.bricks, at + np.array([0, 0, texel * textures.texel_depth]))
+        byte = 255 * sampled(textures.bricks, at + texel * np.stack([v, 0 * v, 0 * v], -1))
         logit += turned[texel][:, None] * (byte[:, :3] - 128) * units[:3]
         if texel == 0:
             log_density = (byte[:, 3] - textures.zero_log_density) * units[3]

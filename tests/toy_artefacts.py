@@ -12,6 +12,7 @@ from crowdnerf_lab.devices.ladder import Ladder
 from crowdnerf_lab.devices.predictions import computes_in_of
 from crowdnerf_lab.devices.profile import DeviceProfile, device_profile
 from crowdnerf_lab.fields.baking import Tier
+from crowdnerf_lab.fields.importance import ImportanceSettings
 from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
 from crowdnerf_lab.light_fields.planes import planes_across
 from crowdnerf_lab.light_fields.ray_mlp import RayMLP
@@ -50,12 +51,16 @@ def small_profile(name: str = "laptop_cpu", **changes: object) -> DeviceProfile:
 
 
 def toy_ladder(root: Path, **settings: Any) -> Ladder:
-    """The toy scene's field and student in three formats, uncoded, and the whole field baked; settings: a Ladder's."""
+    """The toy scene's field and student in three formats, uncoded, and the whole field baked; settings: a Ladder's.
+
+    Where its UEs look is asked of a few pixels only: nothing is cut off a whole field.
+    """
     few: dict[str, Any] = {
         "tiers": (Tier("full", None),),
         "resolutions": ((WIDTH, HEIGHT),),
         "formats": ("onnx_float32", "onnx_int8_qdq", "onnx_int8_weights"),
         "codings": ("none",),
+        "importance": ImportanceSettings(poses=8, batches=2, rays=256),
         "frames": 2,
         "licence": "CC-BY-4.0",
     }

@@ -1,4 +1,4 @@
-"""Named arrays and text in one safetensors file, read with numpy alone."""
+"""Named arrays and text in one safetensors file, written and read with numpy alone."""
 
 import json
 import struct
@@ -11,13 +11,27 @@ from crowdnerf_lab.files import write_bytes
 
 MAX_HEADER_BYTES = 1 << 20
 _DTYPES = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+
+
+def arrays_file(arrays: dict[str, np.ndarray], meta: dict[str, str]) -> bytes:
+    """Arrays (float32, int8 or uint8) and texts as the content of one safetensors file, the same every time: the
+    package of that name writes texts in random order. The widest numbers come first, so that all are aligned."""
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": meta}
+    end = 0
+    for name in names:
+        first, end = end, end + arrays[name].nbytes
+        dtype = _CODES[arrays[name].dtype]
+        header[name] = {"dtype": dtype, "shape": arrays[name].shape, "data_offsets": [first, end]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return b"".join([struct.pack("<Q", len(head)), head, *(arrays[name].tobytes() for name in names)])
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> Path:
-    """Write arrays (float32, int8 or uint8) and texts as one safetensors file, atomically."""
-    from safetensors.numpy import save  # a UE only reads
-
-    return write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=meta))
+    """Write arrays and texts as one safetensors file, atomically."""
+    return write_bytes(path, arrays_file(arrays, meta))
 
 
 def read_arrays(content: bytes, *, name: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

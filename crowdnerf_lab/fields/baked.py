@@ -20,7 +20,14 @@ import numpy as np
 
 from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
 from crowdnerf_lab.fields.brick_textures import BrickTextures, textures_of
-from crowdnerf_lab.fields.bricks import MAX_BRICKS, Bricks, build_bricks, building_memory
+from crowdnerf_lab.fields.bricks import (
+    MAX_BRICKS,
+    Bricks,
+    PlannedBricks,
+    build_bricks,
+    building_memory,
+    plan_bricks,
+)
 from crowdnerf_lab.kernels import bricks_cpu
 
 FORMAT = "crowdnerf_lab.baked_field/2"
@@ -100,8 +107,7 @@ class BakedField:
             raise ValueError(f"camera_to_world must be 3 x 4 finite numbers, got {camera_to_world}")
         if not (np.isfinite((*focal, *centre)).all() and min(focal) > 0 and min(width, height) >= 1):
             raise ValueError(f"no camera has focal {focal}, centre {centre} and {width} x {height} pixels")
-        bricks, ratio = self.bricks, math.exp(math.log(self.far / self.near) / self.steps)
-        density_scale = 1 / self.half_size.mean()
+        bricks, ratio, density_scale = self.bricks, self.ratio, self.density_scale
         starts = self.near * ratio ** (0.5 + np.arange(self.steps))
         out = np.empty((height * width, 5), np.float32)
         arguments = (
@@ -143,11 +149,19 @@ class BakedField:
             opacity=np.ascontiguousarray(image[..., 4]),
         )
 
-    @cached_property
-    def bricks(self) -> Bricks:
-        """What is marched: built from the rows when first asked for, in a second or two for a field of 60 000 occupied
-        cells, then kept."""
-        return build_bricks(
+    @property
+    def ratio(self) -> float:
+        """Of a step's end to its begin, along a ray."""
+        return math.exp(math.log(self.far / self.near) / self.steps)
+
+    @property
+    def density_scale(self) -> float:
+        """Density per metre of what is stored as 1."""
+        return float(1 / self.half_size.mean())
+
+    def planned_bricks(self) -> PlannedBricks:
+        """Which bricks there will be, before they are filled."""
+        return plan_bricks(
             self.values,
             self.scales,
             kept=np.unpackbits(self.kept, count=len(self.resolutions) * self.rows)
@@ -157,8 +171,13 @@ class BakedField:
             occupied=np.unpackbits(self.occupied, count=self.occupancy_cells**3, bitorder="little")
             .astype(bool)
             .reshape((self.occupancy_cells,) * 3),
-            densities=self.densities,
         )
+
+    @cached_property
+    def bricks(self) -> Bricks:
+        """What is marched: built from the rows when first asked for, in a second or two for a field of 60 000 occupied
+        cells, then kept."""
+        return build_bricks(self.planned_bricks(), densities=self.densities)
 
     def textures(self) -> BrickTextures:
         """The field as a WebGL2 fragment shader marches it. Raises BrickTexturesError when they are too large."""
@@ -169,7 +188,8 @@ class BakedField:
             background=self.background,
             near=self.near,
             far=self.far,
-            steps=self.steps,
+            ratio=self.ratio,
+            density_scale=self.density_scale,
             refine=self.refine,
             finest=self.finest,
         )

@@ -55,22 +55,44 @@ class Bricks:
         return np.exp(np.minimum((codes - self.zeros[3]) * self.units[3], HIGHEST_LOG_DENSITY))
 
 
-def build_bricks(
+_Rows = tuple[int, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]
+"""Cells a side, widened values, place of each row, widened scales, rows a level, resolutions: as the kernels take
+them."""
+
+
+@dataclass(frozen=True)
+class PlannedBricks:
+    """Bricks before they are filled: all that takes little time.
+
+    chosen [n] int64: the occupied cells, in order. intervals [n] a side of their bricks: as fine as the finest level
+    with a row that is not zero there; the brick then equals the field up to rounding to bytes, wherever resolutions
+    divide each other and none is above 4 cells (of finer levels, every quarter of a cell is kept). units, zeros [16]:
+    as in Bricks. texels a vertex: 1 or 4.
+    """
+
+    chosen: np.ndarray
+    intervals: np.ndarray
+    units: np.ndarray
+    zeros: np.ndarray
+    texels: int
+    rows: _Rows
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """Kind of every brick [n] uint8: it has INTERVALS[kind - 1] intervals a side."""
+        return (np.searchsorted(INTERVALS, self.intervals) + 1).astype(np.uint8)
+
+
+def plan_bricks(
     values: np.ndarray,
     scales: np.ndarray,
     *,
     kept: np.ndarray,
     resolutions: tuple[int, ...],
     occupied: np.ndarray,
-    densities: np.ndarray,
-) -> Bricks:
-    """Bricks of quantized rows: values [kept, numbers] int8 in units of scales [levels, numbers], kept [levels, rows]
-    which they are, occupied [cells cells cells] bool, densities [occupied cells] uint8.
-
-    A brick is as fine as the finest level with a row that is not zero there, and then equals the field up to rounding
-    to bytes, wherever resolutions divide each other and none is above 4 cells; of finer levels, every quarter of a
-    cell is kept.
-    """
+) -> PlannedBricks:
+    """Which bricks quantized rows need: values [kept, numbers] int8 in units of scales [levels, numbers], kept [levels,
+    rows] which they are, occupied [cells cells cells] bool."""
     levels, rows = kept.shape
     cells = len(occupied)
     channels = list(CHANNEL_OF_NUMBER[values.shape[1]])
@@ -86,22 +108,26 @@ def build_bricks(
     bricks_cpu.intervals_needed(chosen, cells, place, rows, levels_at, intervals)
     field = (cells, wide, place, wide_scales, rows, levels_at)
     units, zeros = _units(chosen, intervals, field)
-    words, firsts, kind_firsts, vertices = _places(chosen, intervals, densities, cells)
-    texels = np.empty((vertices, 4 if values.shape[1] == 4 else 16), np.uint8)
-    bricks_cpu.fill_bricks(chosen, intervals, firsts, *field, units, zeros, texels, *_nothing_met())
+    return PlannedBricks(chosen, intervals, units, zeros, 1 if values.shape[1] == 4 else 4, field)
+
+
+def build_bricks(planned: PlannedBricks, *, densities: np.ndarray) -> Bricks:
+    """The bricks, filled; densities [occupied cells] uint8."""
+    cells = planned.rows[0]
+    words, firsts, kind_firsts, vertices = _places(planned, densities)
+    texels = np.empty((vertices, 4 * planned.texels), np.uint8)
+    bricks_cpu.fill_bricks(
+        *(planned.chosen, planned.intervals, firsts, *planned.rows),
+        *(planned.units, planned.zeros, texels, *_nothing_met()),
+    )
     bricks_cpu.distances(words, cells)
-    return Bricks(words, texels, kind_firsts, units, zeros, cells)
+    return Bricks(words, texels, kind_firsts, planned.units, planned.zeros, cells)
 
 
 def building_memory(*, kept: int, rows: int, cells: int) -> int:
     """Bytes that `build_bricks` needs beside its result: widened rows, the place of each of all levels' rows, and a
     byte a cell."""
     return 16 * (kept + 1) + 5 * rows + 2 * (cells + 2) ** 3
-
-
-_Rows = tuple[int, np.ndarray, np.ndarray, np.ndarray, int, np.ndarray]
-"""Cells a side, widened values, place of each row, widened scales, rows a level, resolutions: as the kernels take
-them."""
 
 
 def _units(chosen: np.ndarray, intervals: np.ndarray, field: _Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -125,13 +151,11 @@ def _nothing_met() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(16, np.float32), np.zeros(16, np.float32)
 
 
-def _places(
-    chosen: np.ndarray, intervals: np.ndarray, densities: np.ndarray, cells: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _places(planned: PlannedBricks, densities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Words of all cells (empty ones 0), first vertex of each brick and of each kind, number of vertices."""
     kind_firsts = np.zeros(4, np.int64)
-    kind = np.searchsorted(INTERVALS, intervals) + 1
-    number, firsts = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
+    kind = planned.kinds.astype(np.int64)
+    number, firsts = np.zeros(len(kind), np.int64), np.zeros(len(kind), np.int64)
     vertices = 0
     for which, parts in enumerate(INTERVALS, start=1):
         members = np.flatnonzero(kind == which)
@@ -139,7 +163,7 @@ def _places(
         number[members] = np.arange(len(members))
         firsts[members] = vertices + (parts + 1) ** 3 * np.arange(len(members))
         vertices += (parts + 1) ** 3 * len(members)
-    words = np.zeros(cells**3, np.uint32)
+    words = np.zeros(planned.rows[0] ** 3, np.uint32)
     coded = number | kind << bricks_cpu.KIND_SHIFT | densities.astype(np.int64) << bricks_cpu.BYTE_SHIFT
-    words[chosen] = coded.astype(np.uint32)
+    words[planned.chosen] = coded.astype(np.uint32)
     return words, firsts, kind_firsts, vertices

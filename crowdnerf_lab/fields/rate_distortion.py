@@ -24,6 +24,7 @@ from crowdnerf_lab.coding.row_statistics import (
     colour_before,
     column_order,
 )
+from crowdnerf_lab.kernels.turns import in_turn
 
 BLOCKS = 8
 """Parts of a level that are quantized side by side; fixed, so that the choices do not depend on the threads."""
@@ -144,6 +145,7 @@ def _bits_of(counts: np.ndarray) -> np.ndarray:
     return (np.log2(counts.sum(-1, keepdims=True)) - np.log2(counts)).astype(np.float32)
 
 
+@in_turn
 @njit(cache=True, nogil=True, error_model="numpy", parallel=True)
 @no_type_check
 def _choose(

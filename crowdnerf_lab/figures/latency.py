@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from crowdnerf_lab.figures.contrast import as_words
 from crowdnerf_lab.figures.style import (
     ABOVE,
+    BLUE,
     FAINT,
+    GREEN,
     GRID,
     INK,
     NOTE,
-    QUALITATIVE,
+    ORANGE,
+    PURPLE,
+    SKY,
     TEMPLATE,
+    VERMILION,
     WIDTH,
     colours_of,
     deadline_line,
@@ -31,13 +37,13 @@ from crowdnerf_lab.network.links.latency_account import (
 from crowdnerf_lab.network.links.link_profiles import LinkProfile
 
 COLOUR_OF_STAGE: dict[Stage, str] = {
-    "uplink": "#56B4E9",
-    "queue": "#CC79A7",
-    "render": "#D55E00",
-    "download": "#0072B2",
-    "decode": "#E69F00",
-    "load": "#009E73",
-    "frame": "#1f2a36",
+    "uplink": SKY,
+    "queue": PURPLE,
+    "render": VERMILION,
+    "download": BLUE,
+    "decode": ORANGE,
+    "load": GREEN,
+    "frame": INK,
 }
 """Blue travels, orange is the network's work, green and ink are the device's."""
 
@@ -146,7 +152,13 @@ def crossover(paths: Mapping[str, InferencePath], *, link: LinkProfile | None = 
             )
         )
         figure.add_annotation(
-            x=math.log10(x), y=math.log10(y), text=f"{x:,.0f} views", xanchor="right", xshift=-8, yshift=10, **NOTE
+            x=math.log10(x),
+            y=math.log10(y),
+            text=f"{x:,.0f} view{'s' * (round(x) != 1)}",
+            xanchor="left" if x < 5 else "right",
+            xshift=8 if x < 5 else -8,
+            yshift=10,
+            **NOTE,
         )
     _end_names(figure, ends, low=low, high=high)
     figure.update_layout(template=TEMPLATE, width=WIDTH, height=380, margin={"t": 20, "r": 230})
@@ -170,7 +182,7 @@ def largest_models(
     """
     shown = list(links)
     figure = go.Figure()
-    for budget, opacity in zip(sorted(budgets_s), np.linspace(0.35, 1.0, len(budgets_s)), strict=True):
+    for budget, opacity in zip(sorted(budgets_s), np.linspace(0.5, 1.0, len(budgets_s)), strict=True):
         sizes = [
             largest_model(link, budget_s=budget, device_ms=device_ms, load_ms_per_mb=load_ms_per_mb) for link in shown
         ]
@@ -180,7 +192,7 @@ def largest_models(
                 y=[link.title for link in shown],
                 mode="markers+text",
                 name=f"within {budget:g} s",
-                marker={"size": 14, "color": QUALITATIVE[0], "opacity": opacity},
+                marker={"size": 14, "color": BLUE, "opacity": opacity},
                 text=[_kilobytes(size) for size in sizes],
                 textposition="top center",
                 textfont={"size": 12, "color": INK},
@@ -189,7 +201,7 @@ def largest_models(
             )
         )
     for number, (name, size) in enumerate(sorted((models or {}).items(), key=lambda model: model[1])):
-        figure.add_vline(x=size / 1e3, line={"color": FAINT, "dash": "dot", "width": 1})
+        figure.add_vline(x=size / 1e3, line={"color": FAINT, "dash": "dot", "width": 1}, layer="below")
         figure.add_annotation(
             x=math.log10(size / 1e3),
             y=1,
@@ -238,7 +250,13 @@ def _end_names(figure: go.Figure, ends: Sequence[tuple[float, str, str]], *, low
         y = min((place - low) / (high - low), above - 0.07)
         above = y
         figure.add_annotation(
-            x=1.01, y=y, xref="paper", yref="paper", text=name, xanchor="left", **NOTE | {"font": {"color": colour}}
+            x=1.01,
+            y=y,
+            xref="paper",
+            yref="paper",
+            text=name,
+            xanchor="left",
+            **NOTE | {"font": {"size": 12, "color": as_words(colour)}},
         )
 
 

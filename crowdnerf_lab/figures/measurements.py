@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import plotly.graph_objects as go
 
+from crowdnerf_lab.figures.contrast import as_words
 from crowdnerf_lab.figures.style import TEMPLATE, WIDTH, colours_of
 
 
@@ -56,7 +57,7 @@ def training_curve(histories: Mapping[str, Sequence[Progress]], *, title: str = 
                 marker={"size": 5},
                 text=[""] * (len(measured) - 1) + [f"  {name} {measured[-1][1]:.1f} dB" if measured else ""],
                 textposition="middle right",
-                textfont={"color": colour},
+                textfont={"color": as_words(colour)},
                 cliponaxis=False,
                 name=name,
                 hovertemplate="%{x:.1f} s: %{y:.2f} dB<extra>" + name + "</extra>",

@@ -11,12 +11,16 @@ from plotly.subplots import make_subplots
 
 from crowdnerf_lab.figures.style import (
     ABOVE,
+    BLUE,
     COLOUR_OF_DEVICE,
     FAINT,
+    GREEN,
+    GRID,
     INK,
     NOTE,
-    QUALITATIVE,
+    ORANGE,
     TEMPLATE,
+    VERMILION,
     WIDTH,
     deadline_line,
     round_numbers,
@@ -25,7 +29,7 @@ from crowdnerf_lab.network.delivery.simulation import Delivery
 from crowdnerf_lab.network.links.latency_account import BUDGET_S
 from crowdnerf_lab.network.updates.evening import PublishedVersion
 
-COLOUR_OF_WAY = {"unicast": "#D55E00", "edges": "#E69F00", "broadcast": "#0072B2", "peers": "#009E73"}
+COLOUR_OF_WAY = {"unicast": VERMILION, "edges": ORANGE, "broadcast": BLUE, "peers": GREEN}
 """What carries a crowd's deliveries."""
 
 
@@ -132,9 +136,9 @@ def update_timeline(
             x=[0.0, *(seconds / unit_s for seconds in photos), end],
             y=[0, *range(1, len(photos) + 1), len(photos)],
             mode="lines",
-            line={"color": QUALITATIVE[0], "width": 2, "shape": "hv"},
+            line={"color": BLUE, "width": 2, "shape": "hv"},
             fill="tozeroy",
-            fillcolor="rgba(0,114,178,0.12)",
+            fillcolor=GRID,
             name="photos",
             showlegend=False,
             hovertemplate="%{y} photos<extra></extra>",
@@ -207,6 +211,7 @@ def load_curve(
     figure.update_yaxes(title="ms to the answer", **_logarithmic(ticks), row=1, col=1)
     most = max([1.0, *(110 * point.refused for point in ordered)])
     figure.update_yaxes(title="refused, %", range=[0, most], row=2, col=1)
+    figure.update_xaxes(rangemode="tozero")
     figure.update_xaxes(title=load, row=2, col=1)
     return figure
 

@@ -15,13 +15,14 @@ from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from torch import Tensor
 
-from crowdnerf_lab.figures.style import GAP, TEMPLATE, WIDTH, colours_of
+from crowdnerf_lab.figures.contrast import words_on
+from crowdnerf_lab.figures.style import GAP, SHADE, TEMPLATE, WIDTH, colours_of
 from crowdnerf_lab.metrics import psnr
 
 Picture = Tensor | NDArray[np.uint8] | NDArray[np.float32]
 """An image [h w 3]: bytes, or floats in [0, 1]."""
-ERROR_AT_FULL = 0.5
-"""Absolute error, of a range of 1, that is drawn brightest."""
+ERRORS_AT_FULL = (0.05, 0.5)
+"""Absolute errors, of a range of 1, that may be drawn brightest: two, so that error panels can be compared."""
 
 
 def contact_sheet(
@@ -106,16 +107,21 @@ def image_strip(
         )
         _place(figure, _encoded(Image.fromarray(_as_bytes(picture)), every_pixel=True), left, top + 22, width, height)
         if name in corner:
-            _label(figure, corner[name], left, top + 22 + height, background="rgba(0,0,0,0.62)")
+            _label(figure, corner[name], left, top + 22 + height, background=SHADE)
     return figure
 
 
 def triptych(truth: Picture, render: Picture, *, name: str = "render", title: str = "") -> go.Figure:
-    """Truth, render with its PSNR in dB, and their absolute difference (mean over colours; brightest at 0.5)."""
+    """Truth, render with its PSNR in dB, and their absolute difference, the mean over colours.
+
+    The brightest error is 0.5; or 0.05, and so it says, when all but a thousandth of the pixels are nearer than that.
+    """
     error = (_as_float(render) - _as_float(truth)).abs().mean(-1)
-    difference = f"|error|, brightest at {ERROR_AT_FULL}"
+    nearly_all = float(np.quantile(error.numpy(), 0.999))
+    at_full = next((each for each in ERRORS_AT_FULL if nearly_all <= each), ERRORS_AT_FULL[-1])
+    difference = f"|error|, brightest at {at_full}"
     return image_strip(
-        {"truth": truth, name: render, difference: false_colour(error, low=0.0, high=ERROR_AT_FULL)},
+        {"truth": truth, name: render, difference: false_colour(error, low=0.0, high=at_full)},
         notes={name: f"{psnr(_as_float(render), _as_float(truth)):.1f} dB"},
         columns=3,
         title=title,
@@ -175,7 +181,7 @@ def _label(figure: go.Figure, text: str, left: float, bottom: float, *, backgrou
         showarrow=False,
         bgcolor=background,
         borderpad=2,
-        font={"color": "white", "size": size},
+        font={"color": "white" if background == SHADE else words_on(background), "size": size},
     )
 
 

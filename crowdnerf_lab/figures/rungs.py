@@ -10,9 +10,11 @@ from crowdnerf_lab.catalogue.limits import RUNTIME_OF
 from crowdnerf_lab.devices.cost import Proxy
 from crowdnerf_lab.devices.predictions import proxy_of, work_of_card
 from crowdnerf_lab.devices.profile import DeviceProfile
+from crowdnerf_lab.figures.contrast import as_words
 from crowdnerf_lab.figures.style import (
     COLOUR_OF_DEVICE,
     FAINT,
+    GRID,
     INK,
     NAME_OF_CODING,
     NAME_OF_FAMILY,
@@ -21,6 +23,7 @@ from crowdnerf_lab.figures.style import (
     SYMBOL_OF_FAMILY,
     SYMBOL_OF_FORMAT,
     TEMPLATE,
+    VEIL,
     WIDTH,
 )
 
@@ -84,7 +87,14 @@ def pareto(
     names = {
         card.name: _form(card) + (f", {card.width}×{card.height}" if card.width < widest else "") for card in named
     }
-    _label(figure, named, names, x_range=_range([math.log10(card.bytes / 1e3) for card in shown]), y_range=y_range)
+    _label(
+        figure,
+        named,
+        names,
+        taken=shown,
+        x_range=_range([math.log10(card.bytes / 1e3) for card in shown]),
+        y_range=y_range,
+    )
     figure.update_layout(
         template=TEMPLATE,
         width=WIDTH,
@@ -208,21 +218,21 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
     in what the model needs; a dotted line at each frame budget.
     """
     rows = list({card.name: card for card in cards}.values())
-    names = [f"{short_name(card)}, {card.width}x{card.height}" for card in rows]
+    names = [f"{short_name(card)}, {card.width}×{card.height}" for card in rows]
     median, p95 = [card.latency.median_ms for card in rows], [card.latency.p95_ms for card in rows]
     figure = go.Figure(
         go.Bar(
             x=median,
             y=names,
             orientation="h",
-            marker={"color": "#c9d1da"},
+            marker={"color": GRID, "line": {"color": FAINT, "width": 1}},
             error_x={
                 "array": [max(b - a, 0) for a, b in zip(median, p95, strict=True)],
                 "arrayminus": [0] * len(rows),
                 "color": FAINT,
             },
             hovertemplate="%{x:.1f} ms, measured here<extra></extra>",
-            name="measured here, median to 95th percentile",
+            name="measured here: median, 95 %",
         )
     )
     entries = 1
@@ -251,33 +261,36 @@ def latency_bars(cards: Sequence[ModelCard], profiles: Sequence[DeviceProfile] =
     for budget in sorted({profile.frame_ms for profile in profiles}):
         figure.add_vline(x=budget, line={"color": INK, "dash": "dot", "width": 1})
         figure.add_annotation(x=math.log10(budget), y=1, yref="paper", text=f"{budget:g} ms", **_NOTE)
+    bars, below = 34 * len(rows) + 20, 64
+    legend_lines = math.ceil(entries / LEGEND_COLUMNS)
+    left = 12 + 7 * max(map(len, names), default=0)
     figure.update_layout(
         template=TEMPLATE,
         width=WIDTH,
-        height=125 + 20 * entries + 26 * len(rows),
+        height=30 + bars + below + 22 * legend_lines,
         bargap=0.35,
-        margin={"t": 30, "b": 80 + 20 * entries},
+        # A legend below the bars would take its width from them if margins could grow.
+        margin={"t": 30, "b": below + 22 * legend_lines, "l": left, "r": 40, "autoexpand": False},
         legend={
-            "x": 0.0,
-            "xref": "container",
-            "y": 0.0,
-            "yref": "container",
-            "yanchor": "bottom",
+            "x": -left / (WIDTH - left - 40),
+            "y": -below / bars,
+            "yanchor": "top",
             "orientation": "h",
-            "entrywidth": 330,
+            "entrywidth": WIDTH / LEGEND_COLUMNS - 60,
             "font": {"size": 12},
         },
     )
     figure.update_xaxes(
-        title="ms a frame" + (": bars measured here, open symbols are proxies (rooflines)" if profiles else ""),
+        title="ms a frame" + (": bars measured here, open symbols proxies" if profiles else ""),
         type="log",
         dtick=1,
         title_standoff=14,
     )
-    figure.update_yaxes(autorange="reversed", ticks="", automargin=True)
+    figure.update_yaxes(autorange="reversed", ticks="")
     return figure
 
 
+LEGEND_COLUMNS = 3
 OPEN_SYMBOLS = (
     "circle-open",
     "square-open",
@@ -288,7 +301,7 @@ OPEN_SYMBOLS = (
     "x-open",
     "pentagon-open",
 )
-_NOTE = {"showarrow": False, "font": {"size": 11, "color": FAINT}, "xanchor": "left", "yanchor": "bottom"}
+_NOTE = {"showarrow": False, "font": {"size": 12, "color": FAINT}, "xanchor": "left", "yanchor": "bottom"}
 
 
 def card_proxy(card: ModelCard, profile: DeviceProfile) -> Proxy | None:
@@ -325,7 +338,7 @@ def _climbing(best: Iterable[ModelCard], *, by: float) -> list[ModelCard]:
 
 
 def _described(card: ModelCard) -> str:
-    return f"{short_name(card)}, {card.width}x{card.height}, {card.latency.median_ms:.1f} ms"
+    return f"{short_name(card)}, {card.width}×{card.height}, {card.latency.median_ms:.1f} ms"
 
 
 def _step_line(best: Sequence[ModelCard], right: float, name: str, width: float) -> go.Scatter:
@@ -358,30 +371,45 @@ def _label(
     cards: Sequence[ModelCard],
     names: Mapping[str, str],
     *,
+    taken: Sequence[ModelCard],
     x_range: tuple[float, float],
     y_range: tuple[float, float],
 ) -> None:
-    """Name models, the best first, where no earlier name is in the way."""
-    placed: list[tuple[float, float, float]] = []
+    """Name models, the best first, where no earlier name and none of the models `taken` is in the way."""
+
+    def place(card: ModelCard) -> tuple[float, float]:
+        x, y = math.log10(card.bytes / 1e3), card.quality.psnr or 0.0
+        return (x - x_range[0]) / (x_range[1] - x_range[0]), (y - y_range[0]) / (y_range[1] - y_range[0])
+
+    # What is occupied: left, right, bottom and top, as fractions of the axes.
+    occupied = [(x - LETTER, x + LETTER, y - LINE / 3, y + LINE / 3) for x, y in map(place, taken)]
     for card in sorted(cards, key=lambda card: -(card.quality.psnr or 0.0)):
-        place, psnr, text = math.log10(card.bytes / 1e3), card.quality.psnr or 0.0, names[card.name]
-        x = (place - x_range[0]) / (x_range[1] - x_range[0])
-        y = (psnr - y_range[0]) / (y_range[1] - y_range[0])
-        length, left = LETTER * len(text), x > 0.5
-        start = x - length if left else x
-        if any(start < s + n and s < start + length and abs(y - other) < LINE for s, other, n in placed):
-            continue
-        placed.append((start, y, length))
-        figure.add_annotation(
-            x=place,
-            y=psnr,
-            text=text,
-            showarrow=False,
-            xanchor="right" if left else "left",
-            yanchor="bottom",
-            yshift=5,
-            font={"size": 11, "color": INK},
-        )
+        x, y = place(card)
+        length = LETTER * len(names[card.name])
+        for right, above in ((x <= 0.5, True), (x > 0.5, True), (True, False), (False, False)):
+            left = x if right else x - length
+            bottom = y + LINE / 3 if above else y - 4 * LINE / 3
+            box = (left, left + length, bottom, bottom + LINE)
+            if left >= 0 and left + length <= 1 and not any(_overlap(box, other) for other in occupied):
+                occupied.append(box)
+                figure.add_annotation(
+                    x=math.log10(card.bytes / 1e3),
+                    y=card.quality.psnr,
+                    text=names[card.name],
+                    showarrow=False,
+                    xanchor="left" if right else "right",
+                    yanchor="bottom" if above else "top",
+                    yshift=5 if above else -5,
+                    bgcolor=VEIL,
+                    borderpad=0,
+                    font={"size": 11, "color": INK},
+                )
+                break
+
+
+def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+    """Whether two boxes (left, right, bottom, top) have a point in common."""
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -405,7 +433,7 @@ def _end_labels(figure: go.Figure, ends: Sequence[tuple[float, str, str]], *, y_
             text=f"{name} {psnr:.1f} dB",
             showarrow=False,
             xanchor="left",
-            font={"size": 11, "color": colour},
+            font={"size": 12, "color": as_words(colour)},
         )
 
 

@@ -1,6 +1,8 @@
 """The visual language of all figures: sizes, ink, fonts, and colours that mean the same everywhere.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+Colours have the hues of Okabe and Ito (2008), which colour-blind readers can tell apart, dark enough to be lines on
+white (a contrast of 3) and moved apart until every two differ by 18 in CIELAB with each kind of colour vision
+(simulated as by Machado et al. 2009). Words in such a colour are darker still: `contrast.as_words`.
 """
 
 import math
@@ -14,8 +16,11 @@ WIDTH = 960
 GAP = 10
 """Pixels between pictures that stand side by side."""
 INK, FAINT, GRID = "#1f2a36", "#6b7785", "#e6eaee"
+SHADE, VEIL = "rgba(0,0,0,0.62)", "rgba(255,255,255,0.8)"
+"""Behind white words in the corner of a picture, and behind dark words on lines."""
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
-QUALITATIVE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#000000")
+QUALITATIVE = ("#0a65a2", "#b64c00", "#08a275", "#ae638f", "#ce8401", "#7496c8", "#8a6e3f", "#000000")
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BROWN, BLACK = QUALITATIVE
 REASONS: dict[str, str] = {
     "consent": "no consent",
     "readable": "unreadable",
@@ -39,12 +44,12 @@ REASONS: dict[str, str] = {
 }
 """A reader's word for what each check of the screening finds."""
 COLOUR_OF_DEVICE: dict[str, str] = {
-    "phone": "#0072B2",
-    "glasses": "#CC79A7",
-    "watch": "#56B4E9",
-    "browser": "#E69F00",
-    "laptop": "#009E73",
-    "server": "#D55E00",
+    "phone": BLUE,
+    "glasses": PURPLE,
+    "watch": SKY,
+    "browser": ORANGE,
+    "laptop": GREEN,
+    "server": VERMILION,
 }
 """A class of devices has the same colour through the whole series."""
 SYMBOL_OF_FORMAT: dict[str, str] = {
@@ -84,18 +89,18 @@ NAME_OF_FAMILY: dict[str, str] = {
 }
 KEPT = "kept"
 COLOUR_OF_CHECK: dict[str, str] = {
-    "consent": QUALITATIVE[6],
-    "readable": QUALITATIVE[7],
-    "small": QUALITATIVE[5],
+    "consent": BROWN,
+    "readable": BLACK,
+    "small": SKY,
     "drawn": "#6A3D9A",
     "framed": "#9E6EBD",
     "display": "#3F007D",
     "time": "#A6761D",
     "place": "#B2182B",
-    "direction": QUALITATIVE[1],
-    "dark": QUALITATIVE[2],
-    "over": QUALITATIVE[3],
-    "blur": QUALITATIVE[4],
+    "direction": VERMILION,
+    "dark": GREEN,
+    "over": PURPLE,
+    "blur": ORANGE,
     "noise": "#7F7F00",
     "duplicate": "#5A6B7B",
     "copied": "#67001F",
@@ -106,7 +111,7 @@ COLOUR_OF_CHECK: dict[str, str] = {
 }
 """Related checks have related colours; wherever one appears, its word stands beside it."""
 COLOUR_OF = {
-    KEPT: QUALITATIVE[0],
+    KEPT: BLUE,
     **{word: COLOUR_OF_CHECK[check] for check, word in REASONS.items()},
     **COLOUR_OF_DEVICE,
     "network": COLOUR_OF_DEVICE["server"],

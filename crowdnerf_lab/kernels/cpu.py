@@ -17,10 +17,13 @@ in one file because numba's cache does not notice changes in other files. `no_ty
 checker from wrapping what numba must compile.
 """
 
-from typing import no_type_check
+from collections.abc import Callable
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit, prange
+
+from crowdnerf_lab.kernels.turns import in_turn
 
 ROW = 16
 """Floats a row: one cache line."""
@@ -39,7 +42,11 @@ _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
 
 _jit = njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-_parallel = njit(fastmath=True, cache=True, nogil=True, error_model="numpy", parallel=True)
+_compiled_parallel = njit(fastmath=True, cache=True, nogil=True, error_model="numpy", parallel=True)
+
+
+def _parallel(function: Callable[..., Any]) -> Callable[..., Any]:
+    return in_turn(_compiled_parallel(function))
 
 
 @_jit

@@ -14,10 +14,13 @@ Everything is float32, C-contiguous. All kernels live in one file because numba'
 files. `no_type_check` keeps the tests' shape checker from wrapping what numba must compile.
 """
 
-from typing import no_type_check
+from collections.abc import Callable
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit, prange
+
+from crowdnerf_lab.kernels.turns import in_turn
 
 LINE = 16
 """Floats a line of the table: one cache line."""
@@ -35,7 +38,11 @@ _TWO = np.float32(2.0)
 _ZERO = np.float32(0.0)
 
 _jit = njit(fastmath=True, cache=True, nogil=True, error_model="numpy")
-_parallel = njit(fastmath=True, cache=True, nogil=True, error_model="numpy", parallel=True)
+_compiled_parallel = njit(fastmath=True, cache=True, nogil=True, error_model="numpy", parallel=True)
+
+
+def _parallel(function: Callable[..., Any]) -> Callable[..., Any]:
+    return in_turn(_compiled_parallel(function))
 
 
 @_jit

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from crowdnerf_lab.catalogue.catalogue import Catalogue
+from crowdnerf_lab.network import browser_ue_routes
 from crowdnerf_lab.network.api import events_routes, service_routes
 from crowdnerf_lab.network.api.context import RequestRates, Service
 from crowdnerf_lab.network.api.database import Database
@@ -33,7 +34,8 @@ from crowdnerf_lab.network.api.supervision import Supervised, end_with_parent
 from crowdnerf_lab.network.api.tokens import operator_token, remove_expired
 from crowdnerf_lab.network.delivery import delivery_routes
 from crowdnerf_lab.network.delivery.broadcaster import Broadcaster
-from crowdnerf_lab.network.models import models_routes
+from crowdnerf_lab.network.models import browser_models_routes, models_routes
+from crowdnerf_lab.network.models.browser_model_files import BrowserModelFiles
 from crowdnerf_lab.network.models.deltas import Deltas
 from crowdnerf_lab.network.models.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.models.offers import Offers
@@ -48,12 +50,14 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING_S = 60.0
 ROUTERS = (
     models_routes.router,  # first: what a crowd asks for at once; routes are tried in turn
+    browser_models_routes.router,
     views_routes.router,
     enhanced_routes.router,
     uploads_routes.router,
     contributions_routes.router,
     events_routes.router,
     delivery_routes.router,
+    browser_ue_routes.router,
     service_routes.router,
 )
 
@@ -76,6 +80,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         memory=FileMemory(settings.memory_cache_bytes),
         coded=CodedFiles(settings.home / "coded"),
         deltas=Deltas(settings.home / "deltas"),
+        browser_models=BrowserModelFiles(settings.home / "browser_models"),
     )
     operator_token(service.database, settings.home)
     Events(service.database).make_absent(settings.events)
@@ -107,7 +112,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     end_with_parent()
     async with AsyncExitStack() as running:
         running.callback(service.database.close)
-        for part in (service.coded, service.deltas, service.offers):
+        for part in (service.coded, service.deltas, service.browser_models, service.offers):
             running.push_async_callback(part.close)
         if settings.view_processes > 0:
             service.views = ViewEngine(service.catalogue, settings=settings)

@@ -21,7 +21,6 @@ from crowdnerf_lab.devices.measure import as_colour, pictures_of
 from crowdnerf_lab.devices.quantize import QuantizationError
 from crowdnerf_lab.devices.reference import reference_of
 from crowdnerf_lab.fields.baking import Tier
-from crowdnerf_lab.fields.importance import ImportanceSettings
 from crowdnerf_lab.files import FileError
 from crowdnerf_lab.metrics import psnr
 from crowdnerf_lab.network.ue import load_artefact
@@ -231,7 +230,6 @@ def test_a_ladder_after_a_version_makes_files_whose_deltas_are_small(tmp_path: P
     offered = {
         "codings": ("progressive",),
         "formats": ("onnx_int8_weights",),
-        "importance": ImportanceSettings(poses=8, batches=2, rays=256),
         "brisk": True,
     }
     old = toy_ladder(tmp_path / "old", **offered).build_all(progress=False)

@@ -1,7 +1,6 @@
 """Bricks and brick textures against the rows they were filled from."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,23 +10,20 @@ from hypothesis import strategies as st
 
 from crowdnerf_lab.cameras import look_at, pinhole
 from crowdnerf_lab.fields import bricks as bricks_module
-from crowdnerf_lab.fields.array_files import read_arrays, write_arrays
 from crowdnerf_lab.fields.baked import BakedField
-from crowdnerf_lab.fields.baking import bake
-from crowdnerf_lab.fields.brick_textures import BrickTextures, BrickTexturesError
-from crowdnerf_lab.fields.bricks import Bricks, build_bricks
-from crowdnerf_lab.fields.sh_grid import SHGrid, SHGridShape
+from crowdnerf_lab.fields.brick_textures import BrickTexturesError
+from crowdnerf_lab.fields.bricks import Bricks, build_bricks, plan_bricks
 from crowdnerf_lab.kernels import bricks_cpu, reference
 from crowdnerf_lab.metrics import psnr
-from crowdnerf_lab.scene import Bounds
 from tests import brick_shader
+from tests.toy_baked_field import ball, degree_0, thinned
 
 CELLS, ROWS, RESOLUTIONS = 8, 1 << 9, (4, 8, 16, 32)
 WIDTH, HEIGHT = 40, 32
 
 
 def scattered(seed: int, *, kept_share: float = 1.0, occupied_share: float = 0.1, numbers: int = 13) -> dict:
-    """Arguments of build_bricks: random rows at random places, level 4 dense, the others hashed."""
+    """Arguments of plan_bricks and build_bricks: random rows at random places, level 4 dense, the others hashed."""
     rng = np.random.default_rng(seed)
     kept = rng.random((len(RESOLUTIONS), ROWS)) < kept_share
     occupied = rng.random((CELLS, CELLS, CELLS)) < occupied_share
@@ -42,11 +38,9 @@ def scattered(seed: int, *, kept_share: float = 1.0, occupied_share: float = 0.1
 
 
 def built(arguments: dict) -> Bricks:
-    return build_bricks(
-        arguments["values"],
-        arguments["scales"],
-        **{k: v for k, v in arguments.items() if k not in ("values", "scales")},
-    )
+    values, scales, densities = (arguments[name] for name in ("values", "scales", "densities"))
+    where = {name: arguments[name] for name in ("kept", "resolutions", "occupied")}
+    return build_bricks(plan_bricks(values, scales, **where), densities=densities)
 
 
 def rows_at(arguments: dict, unit: np.ndarray) -> np.ndarray:
@@ -163,27 +157,7 @@ def test_a_leap_never_passes_the_empty_cube() -> None:
 
 @pytest.fixture(scope="module")
 def baked() -> BakedField:
-    """A ball of colours, finer towards +x."""
-    generator = torch.Generator().manual_seed(0)
-    shape = SHGridShape(resolutions=(8, 16, 32, 64), log2_rows=12, occupancy_cells=16, steps=96)
-    grid = SHGrid(Bounds(centre=torch.tensor([0.1, 0.0, 0.0]), half_size=torch.tensor([2.0, 1.8, 2.2])), shape=shape)
-    grid.table.data[:, :13] = 0.6 * torch.randn(grid.table.shape[0], 13, generator=generator)
-    grid.table.data[: 1 << 12, 0] += 2.0
-    side = (torch.arange(16) + 0.5) / 16
-    unit = torch.stack(torch.meshgrid(side, side, side, indexing="ij"), dim=-1)
-    inside = ((unit - 0.5).norm(dim=-1) < 0.2).float()
-    grid.density_of_cell.copy_(inside * 10)
-    grid.occupied.copy_(inside > 0)
-    return bake(grid)
-
-
-def thinned(field: BakedField) -> BakedField:
-    """Only two dozen rows of the two finest levels stay, so that bricks of all kinds occur."""
-    kept = np.unpackbits(field.kept).astype(bool)
-    numbers = np.flatnonzero(kept)
-    levels = numbers // field.rows
-    stay = (levels < 2) | (np.arange(len(numbers)) % 97 == 0)
-    return replace(field, values=np.where(stay[:, None], field.values, 0))
+    return ball()
 
 
 def camera() -> dict:
@@ -191,11 +165,6 @@ def camera() -> dict:
     cameras = pinhole(look_at(eye, torch.zeros_like(eye)), torch.full((1,), 50.0), width=WIDTH, height=HEIGHT)
     pose, (cx, cy) = cameras.camera_to_world[0].numpy(), cameras.centre[0].tolist()
     return {"camera_to_world": pose, "focal": (50.0, 50.0), "centre": (cx, cy), "width": WIDTH, "height": HEIGHT}
-
-
-def degree_0(field: BakedField) -> BakedField:
-    columns = [0, 1, 5, 9]
-    return replace(field, values=field.values[:, columns], scales=field.scales[:, columns])
 
 
 @pytest.mark.parametrize("form", [lambda field: field, thinned, degree_0], ids=["full", "thinned", "degree 0"])
@@ -221,35 +190,6 @@ def test_textures_are_small_enough_and_degree_0_takes_a_quarter(baked: BakedFiel
     assert textures.bricks.shape[3] == textures.cells.shape[3] == 4
     assert textures.bricks.nbytes < 2 * baked.bricks.texels.nbytes
     assert plain.bytes < 0.5 * textures.bytes
-
-
-def test_textures_survive_a_file(baked: BakedField, tmp_path: Path) -> None:
-    textures = thinned(baked).textures()
-    again = BrickTextures.load(textures.save(tmp_path / "textures.safetensors"))
-    for name in vars(textures):
-        assert np.array_equal(getattr(again, name), getattr(textures, name)), name
-
-
-@pytest.mark.parametrize("keep", [0, 7, 300, -1])
-def test_truncated_textures_are_refused(baked: BakedField, tmp_path: Path, keep: int) -> None:
-    path = baked.textures().save(tmp_path / "textures.safetensors")
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(BrickTexturesError, match=r"textures\.safetensors.*fetch"):
-        BrickTextures.load(path)
-
-
-def test_textures_whose_cells_point_outside_are_refused(baked: BakedField, tmp_path: Path) -> None:
-    path = baked.textures().save(tmp_path / "textures.safetensors")
-    arrays, meta = read_arrays(path.read_bytes(), name=path)
-    arrays["cells"][8, 8, 8] = (255, 255, 255, 128)
-    write_arrays(path, arrays, meta)
-    with pytest.raises(BrickTexturesError, match="outside the atlas"):
-        BrickTextures.load(path)
-
-
-def test_a_baked_field_is_no_texture_file(baked: BakedField, tmp_path: Path) -> None:
-    with pytest.raises(BrickTexturesError, match=r"not 'crowdnerf_lab\.brick_textures/1'"):
-        BrickTextures.load(baked.save(tmp_path / "field.safetensors"))
 
 
 def test_textures_too_large_for_webgl_are_refused(baked: BakedField, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Rounds of training while the event runs: what UEs sent becomes versions, once, whatever is killed in between."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,34 @@ def updated(home: Path, sandbox: Sandbox, settings: UpdateSettings = QUICK) -> U
     return update_event(home, EVENT, settings, sandbox=sandbox)
 
 
+@pytest.fixture(scope="module")
+def first_version(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Path:
+    """A home whose event has learned from eight contributions, to be copied."""
+    home = tmp_path_factory.mktemp("first") / "home"
+    database = toy_home(home)
+    send(database, count=8)
+    assert updated(home, sandbox)
+    database.close()
+    return home
+
+
+@pytest.fixture(scope="module")
+def second_version(tmp_path_factory: pytest.TempPathFactory, first_version: Path, sandbox: Sandbox) -> Path:
+    """The same after three contributions more, to be copied."""
+    home = tmp_path_factory.mktemp("second") / "home"
+    database = begun(first_version, home)
+    send(database, start=8, count=3)
+    assert updated(home, sandbox)
+    database.close()
+    return home
+
+
+def begun(version: Path, home: Path) -> Database:
+    """A copy of a home, to go on from."""
+    shutil.copytree(version, home)
+    return Database(home)
+
+
 def states(database: Database) -> dict[str, str]:
     return dict(database.connection().execute("SELECT id, state FROM contributions").fetchall())
 
@@ -73,9 +102,8 @@ def test_contributions_become_a_version_and_later_ones_the_next(
     assert not list((home / "inbox" / EVENT).iterdir())
 
 
-def test_a_few_photos_wait_for_more_but_not_for_ever(home: Path, database: Database, sandbox: Sandbox) -> None:
-    send(database, count=8)
-    assert updated(home, sandbox)
+def test_a_few_photos_wait_for_more_but_not_for_ever(home: Path, first_version: Path, sandbox: Sandbox) -> None:
+    database = begun(first_version, home)
     patient = replace(QUICK, new_photos=8, patience_s=1e9)
     send(database, start=8, count=2, received=2e9)
     assert updated(home, sandbox, patient) is None
@@ -121,9 +149,8 @@ def test_the_same_contributions_are_not_taken_in_twice(home: Path, database: Dat
     assert set(states(database).values()) == {"taken_in"}
 
 
-def test_a_version_that_would_be_worse_is_not_published(home: Path, database: Database, sandbox: Sandbox) -> None:
-    send(database, count=8)
-    assert updated(home, sandbox)
+def test_a_version_that_would_be_worse_is_not_published(home: Path, first_version: Path, sandbox: Sandbox) -> None:
+    database = begun(first_version, home)
     send(database, start=8, count=3)
     second = updated(home, sandbox, replace(QUICK, least_gain_db=50.0))
     assert second is not None
@@ -140,12 +167,11 @@ def test_a_version_that_would_be_worse_is_not_published(home: Path, database: Da
 
 
 @pytest.mark.row("S59")
-def test_a_version_that_turns_out_to_be_worse_is_rolled_back(home: Path, database: Database, sandbox: Sandbox) -> None:
+def test_a_version_that_turns_out_to_be_worse_is_rolled_back(
+    home: Path, second_version: Path, sandbox: Sandbox
+) -> None:
     """The second version's field is spoiled on disk; the next judges find it, and the first is the latest again."""
-    send(database, count=8)
-    assert updated(home, sandbox)
-    send(database, start=8, count=3)
-    assert updated(home, sandbox)
+    database = begun(second_version, home)
     folder = EventFolder(home, EVENT)
     spoiled = Learned.load(folder.round(2).folder)
     table = sh_grid_of(spoiled.field, folder.folder).table
@@ -164,12 +190,9 @@ def test_a_version_that_turns_out_to_be_worse_is_rolled_back(home: Path, databas
 
 
 def test_the_operator_may_withdraw_and_training_goes_on_from_what_stands(
-    home: Path, database: Database, sandbox: Sandbox
+    home: Path, second_version: Path, sandbox: Sandbox
 ) -> None:
-    send(database, count=8)
-    assert updated(home, sandbox)
-    send(database, start=8, count=3)
-    assert updated(home, sandbox)
+    database = begun(second_version, home)
     Catalogue(home / "catalogue").withdraw(EVENT, 2, reason="somebody did not like it")
     send(database, start=11, count=3)
     third = updated(home, sandbox)

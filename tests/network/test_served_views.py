@@ -69,7 +69,7 @@ def picture_of(view: ServedView) -> NDArray[np.uint8]:
 
 
 @pytest.mark.row("S8", "S70", "S71")
-@pytest.mark.parametrize("format", ["webp", "jpeg", "avif"])
+@pytest.mark.parametrize("format", ["webp", "jpeg", "avif", "png"])
 def test_a_view_is_what_was_asked_for(running: Running, format: Format) -> None:
     request = request_from(0.3)
     view = running.loop.run(running.engine.view(EVENT, request, format=format, quality=95))
@@ -124,7 +124,7 @@ def test_encodings_of_one_picture_come_from_one_render(running: Running) -> None
     ("changes", "says"),
     [
         ({"request": request_from(width=4000, height=4000)}, "ask for 1 to"),
-        ({"format": "bmp"}, "give webp or jpeg or avif"),
+        ({"format": "bmp"}, "give webp or jpeg or avif or png"),
         ({"quality": 0}, "1 to 100"),
         ({"deadline_ms": 0.0}, "more than 0"),
         ({"deadline_ms": float("nan")}, "more than 0"),

@@ -26,7 +26,8 @@ REQUEST = ViewRequest(CAMERAS.camera_to_world[1], focal=(43.2, 43.2), centre=(24
 
 @pytest.mark.row("S8", "S70", "S71")
 @pytest.mark.parametrize(
-    ("format", "media_type"), [("webp", "image/webp"), ("jpeg", "image/jpeg"), ("avif", "image/avif")]
+    ("format", "media_type"),
+    [("webp", "image/webp"), ("jpeg", "image/jpeg"), ("avif", "image/avif"), ("png", "image/png")],
 )
 def test_a_requested_view_arrives(format: Format, media_type: str) -> None:
     encoded = render_and_encode(ToyField(), REQUEST, format=format, quality=95)
@@ -63,7 +64,7 @@ def test_requests_that_nobody_can_render_are_refused(changes: dict[str, object],
 
 
 def test_an_unknown_quality_is_refused() -> None:
-    with pytest.raises(ViewError, match="give webp or jpeg or avif and 1 to 100"):
+    with pytest.raises(ViewError, match="give webp or jpeg or avif or png and 1 to 100"):
         render_and_encode(ToyField(), REQUEST, quality=0)
 
 

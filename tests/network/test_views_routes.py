@@ -39,7 +39,7 @@ def is_problem(answer: httpx.Response, status: int) -> bool:
 
 
 @pytest.mark.row("S8", "S70", "S71")
-@pytest.mark.parametrize("format", ["webp", "jpeg", "avif"])
+@pytest.mark.parametrize("format", ["webp", "jpeg", "avif", "png"])
 def test_a_view_comes_with_what_it_is_and_took(visit: Visit, format: str) -> None:
     answer = visit.ask(document_of(1.5, format=format, quality=90))
     assert answer.status_code == 200

@@ -15,6 +15,7 @@ from crowdnerf_lab.network.api.metrics import Metrics
 from crowdnerf_lab.network.api.problems import Problem
 from crowdnerf_lab.network.api.supervision import Supervised
 from crowdnerf_lab.network.api.tokens import Holder, Role, TokenError, holder_of
+from crowdnerf_lab.network.models.browser_model_files import BrowserModelFiles
 from crowdnerf_lab.network.models.deltas import Deltas
 from crowdnerf_lab.network.models.downloads import CodedFiles, FileMemory
 from crowdnerf_lab.network.models.offers import Offers
@@ -59,6 +60,7 @@ class Service:
     memory: FileMemory
     coded: CodedFiles
     deltas: Deltas
+    browser_models: BrowserModelFiles
     views: ViewEngine | None = None
     worker: Supervised | None = None
     enhancing: asyncio.Lock = field(default_factory=asyncio.Lock)

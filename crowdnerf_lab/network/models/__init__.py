@@ -1,1 +1,1 @@
-"""Models for UEs over HTTP: versions, selection, downloads in ranges, deltas."""
+"""Models for UEs over HTTP: versions, selection, downloads in ranges, deltas, what browsers run."""

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import zstandard
 from starlette.datastructures import Headers
@@ -69,6 +70,14 @@ class FileMemory:
         return content
 
 
+class Coder(Protocol):
+    """What has files in content codings."""
+
+    async def coded(self, file: StoredFile, coding: Coding, *, wait: bool = False) -> StoredFile | None:
+        """A file in a coding; None while it is not there, or does not pay. wait: until it is there."""
+        ...
+
+
 class CodedFiles:
     """Files in content codings, made once, in a folder that may be removed at any time."""
 
@@ -104,7 +113,7 @@ class CodedFiles:
 
 
 async def download(
-    headers: Headers, method: str, file: StoredFile, *, memory: FileMemory, coded: CodedFiles | None
+    headers: Headers, method: str, file: StoredFile, *, memory: FileMemory, coded: Coder | None
 ) -> Response:
     """The answer to a GET or HEAD of a file with these headers. coded: None when no coding can pay.
 
@@ -211,7 +220,7 @@ def _asked_ranges(headers: Headers, method: str, file: StoredFile) -> Sequence[R
     return ranges_of(",".join(headers.getlist("range")), file.bytes)
 
 
-async def _negotiated(header: str | None, file: StoredFile, coded: CodedFiles | None) -> tuple[Coding, StoredFile]:
+async def _negotiated(header: str | None, file: StoredFile, coded: Coder | None) -> tuple[Coding, StoredFile]:
     allowed = accepted_codings(header)
     identity = allowed.get("identity")
     offered: list[Coding] = [coding for coding in CODINGS if coding in allowed]

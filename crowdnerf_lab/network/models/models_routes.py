@@ -15,7 +15,7 @@ from crowdnerf_lab.network.api.context import CallingMember, CurrentService, Ser
 from crowdnerf_lab.network.api.problems import Problem, declared
 from crowdnerf_lab.network.models.crowd_route import CrowdRoute, answers_quickly
 from crowdnerf_lab.network.models.deltas import MEDIA_TYPE as DELTA_TYPE
-from crowdnerf_lab.network.models.downloads import StoredFile, download
+from crowdnerf_lab.network.models.downloads import Coder, StoredFile, download
 from crowdnerf_lab.network.models.models_documents import (
     CardsDocument,
     SelectionDocument,
@@ -80,14 +80,14 @@ async def download_file(
 ) -> Response:
     """One file of an artefact. It never changes: ranges, If-Range, If-None-Match, zstd or gzip where that pays."""
     service = service_of(request)
-    offer = _named(await _given_out(service, caller.event, number), name)
+    offer = named(await given_out(service, caller.event, number), name)
     file = offer.files.get(path)
     if file is None:
         known = ", ".join(sorted(offer.files))
         raise Problem(404, "Not Found", f"{name} has no file {path!r:.160}; it has {known}")
     stored = StoredFile(offer.path_of(file), file.bytes, file.sha256)
     coded = service.coded if offer.artefact.card.coding == "none" else None
-    return await _sent(service, request, stored, coded=coded)
+    return await sent(service, request, stored, coded=coded)
 
 
 @router.get("/events/{event}/versions", operation_id="list_versions", response_model=VersionList, responses=READ)
@@ -124,7 +124,7 @@ async def latest_version(
 )
 async def read_version(caller: CallingMember, service: CurrentService, number: VersionNumber) -> Response:
     """One version, with the cards of its artefacts."""
-    found = await _given_out(service, caller.event, number)
+    found = await given_out(service, caller.event, number)
     cards = ",".join(offer.card_json for offer in found.offers.values())
     return _json(f'{json.dumps(_version(found.version))[:-1]}, "cards": [{cards}]}}')
 
@@ -150,14 +150,14 @@ async def download_delta(
 ) -> Response:
     """What makes an artefact's model of the same artefact's in an earlier version; 404 when that does not pay."""
     service = service_of(request)
-    offer = _named(await _given_out(service, caller.event, number), name)
+    offer = named(await given_out(service, caller.event, number), name)
     # A withdrawn version is no longer given out, but who has it may well leave it by a delta.
-    old = _named(await _any_version(service, caller.event, since), name)
-    delta = await service.deltas.between(_model(old), _model(offer), wait_s=PATIENCE_S)
+    old = named(await _any_version(service, caller.event, since), name)
+    delta = await service.deltas.between(model_of(old), model_of(offer), wait_s=PATIENCE_S)
     if delta is None:
         detail = f"no delta leads from version {since} of {name} to {number} in fewer bytes; fetch the file whole"
         raise Problem(404, "Not Found", detail, kind="no-delta")
-    return await _sent(service, request, delta, coded=None)
+    return await sent(service, request, delta, coded=None)
 
 
 @answers_quickly("select_models")
@@ -232,11 +232,11 @@ async def _delta(
         old = (await service.offers.any_version(version.event, held)).offers.get(name)
     except NoVersionError:
         return None, True
-    if old is None or _model(old).sha256 == _model(offer).sha256:
+    if old is None or model_of(old).sha256 == model_of(offer).sha256:
         return None, True
-    delta = await service.deltas.between(_model(old), _model(offer), wait_s=SOON_S)
+    delta = await service.deltas.between(model_of(old), model_of(offer), wait_s=SOON_S)
     if delta is None:
-        return None, not service.deltas.under_way(_model(old), _model(offer))
+        return None, not service.deltas.under_way(model_of(old), model_of(offer))
     href = f"{_place(version, name)}/delta?from={held}"
     return {
         "from": held,
@@ -271,12 +271,12 @@ def _version(version: Version) -> dict[str, Any]:
     }
 
 
-def _model(offer: Offer) -> StoredFile:
+def model_of(offer: Offer) -> StoredFile:
     file: CardFile = offer.files[offer.artefact.card.model]
     return StoredFile(offer.path_of(file), file.bytes, file.sha256)
 
 
-def _named(version: OfferedVersion, name: str) -> Offer:
+def named(version: OfferedVersion, name: str) -> Offer:
     if name not in version.offers:
         known = ", ".join(version.offers)
         raise Problem(
@@ -285,7 +285,7 @@ def _named(version: OfferedVersion, name: str) -> Offer:
     return version.offers[name]
 
 
-async def _given_out(service: Service, event: str, number: int) -> OfferedVersion:
+async def given_out(service: Service, event: str, number: int) -> OfferedVersion:
     try:
         return await service.offers.version(event, number)
     except NoVersionError as error:
@@ -301,7 +301,7 @@ async def _any_version(service: Service, event: str, number: int) -> OfferedVers
         raise Problem(404, "Not Found", str(error)) from error
 
 
-async def _sent(service: Service, request: Request, file: StoredFile, *, coded: Any) -> Response:
+async def sent(service: Service, request: Request, file: StoredFile, *, coded: Coder | None) -> Response:
     try:
         response = await download(request.headers, request.method, file, memory=service.memory, coded=coded)
     except OSError as error:

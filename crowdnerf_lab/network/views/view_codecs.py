@@ -1,4 +1,4 @@
-"""Views as they go over the air: WebP, JPEG or AVIF, at the speed that a view's budget of milliseconds leaves.
+"""Views as they go over the air: WebP, JPEG or AVIF, at the speed that a view's budget of milliseconds leaves; or PNG.
 
 Measured on the concert's views of 256 x 192 at quality 80 (one thread of a shared machine; time, size, PSNR):
 
@@ -7,7 +7,8 @@ Measured on the concert's views of 256 x 192 at quality 80 (one thread of a shar
          method 4   4.0 ms  6.7 kB  34.8 dB           speed 8     13 ms   9.9 kB  37.2 dB
          method 6   8.7 ms  6.4 kB  34.7 dB           speed 9      4 ms  10.3 kB  37.2 dB
 
-Beside a render of 50 ms, WebP's method 2 and AVIF's speed 9 are the last steps that still pay. Needs numpy and pillow.
+Beside a render of 50 ms, WebP's method 2 and AVIF's speed 9 are the last steps that still pay. PNG keeps every bit: a
+yardstick for the others, and for what a UE draws itself. Needs numpy and pillow.
 """
 
 import io
@@ -20,13 +21,23 @@ from PIL import Image, UnidentifiedImageError
 
 from crowdnerf_lab.network.views.view_request import ViewError
 
-Format = Literal["webp", "jpeg", "avif"]
+Format = Literal["webp", "jpeg", "avif", "png"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-MEDIA_TYPES: dict[Format, str] = {"webp": "image/webp", "jpeg": "image/jpeg", "avif": "image/avif"}
+MEDIA_TYPES: dict[Format, str] = {
+    "webp": "image/webp",
+    "jpeg": "image/jpeg",
+    "avif": "image/avif",
+    "png": "image/png",
+}
 QUALITIES = (1, 100)
-LONGEST_SIDE: dict[Format, int] = {"webp": 16383, "jpeg": 65500, "avif": 16384}
-"""Pixels that the formats can say (WebP: 14 bits)."""
-SPEEDS: dict[Format, dict[str, Any]] = {"webp": {"method": 2}, "jpeg": {}, "avif": {"speed": 9, "max_threads": 1}}
+LONGEST_SIDE: dict[Format, int] = {"webp": 16383, "jpeg": 65500, "avif": 16384, "png": 65500}
+"""Pixels that the formats can say (WebP: 14 bits; PNG more than anybody asks for)."""
+SPEEDS: dict[Format, dict[str, Any]] = {
+    "webp": {"method": 2},
+    "jpeg": {},
+    "avif": {"speed": 9, "max_threads": 1},
+    "png": {"compress_level": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ def check_encoding(format: str, quality: int, *, longest_side: int = 1) -> None:
 
 
 def encode_picture(picture: NDArray[np.uint8], *, format: Format, quality: int) -> bytes:
-    """A picture [h w 3] in sRGB, encoded. quality: 1 (small) to 100 (good), the codec's own scale."""
+    """A picture [h w 3] in sRGB, encoded. quality: 1 (small) to 100 (good), the codec's own scale; PNG has none."""
     check_encoding(format, quality, longest_side=max(picture.shape[:2]))
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format=format, quality=quality, **SPEEDS[format])

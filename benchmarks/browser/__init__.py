@@ -1,0 +1,1 @@
+"""What runs in a browser, measured in headless Chromium."""
