@@ -30,6 +30,10 @@ _CONNECTED = """() => {
 }"""
 
 
+SETTLED_MS = 1000
+"""After a change of theme: JupyterLab faults when it is changed again while the last one's style sheet loads."""
+
+
 @dataclass
 class Lab:
     """JupyterLab at a URL, and a browser's pages to see it in. folder: of its notebooks."""
@@ -69,6 +73,8 @@ class Lab:
         page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
         light = "true" if theme == "light" else "false"
         page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(SETTLED_MS)
 
     def _end_kernels_of(self, name: str):
         def end(_: BrowserContext) -> None:
